@@ -10,6 +10,7 @@
     │   └── AdapterError            the adapter does not fit the base
     ├── ActivationError             NaN or Inf in weights or activations; names model, layer, row
     ├── NotEnoughRows               fewer texts than a measure needs
+    ├── Degenerate                  the measure has no value here (all rows alike, widths differ)
     ├── AlignmentError              the two sides do not describe the same rows
     ├── FormatError                 a saved file of ours that this version does not know
     └── OutputError                 the output folder cannot be used
@@ -67,6 +68,10 @@ class ActivationError(TunescopeError, ArithmeticError):
 
 class NotEnoughRows(TunescopeError, ValueError):
     """Fewer rows than a measure needs."""
+
+
+class Degenerate(TunescopeError, ArithmeticError):
+    """The measure has no value on these rows; the message says why."""
 
 
 class AlignmentError(TunescopeError, ValueError):

@@ -1,0 +1,184 @@
+"""What a measure is: a name, the view of the rows it reads, a pure function of that view, and what it declares about itself."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tunescope.errors import Degenerate, NotEnoughRows
+from tunescope.geometry import null
+from tunescope.geometry.null import Null
+from tunescope.geometry.rows import Rows
+from tunescope.stats import jackknife_interval
+
+INVARIANCES = ("rotation", "isotropic scale", "translation", "invertible linear map", "feature permutation")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with what is needed to read it: chance, interval, and how it counts as change (larger = moved more)."""
+
+    value: float
+    change: float
+    low: float | None
+    high: float | None
+    null: float | None
+    null_sd: float | None
+    null_reason: str | None = None
+    base: float | None = None  # for measures of one side: the same measure of the base
+
+    @property
+    def saturated(self) -> bool:
+        """Within two of its null's standard deviations of the floor: it tells no more than unrelated data would."""
+        if self.null is None or self.null_sd is None:
+            return False
+        return abs(self.value - self.null) <= 2 * self.null_sd + 1e-12
+
+
+class Measure(ABC):
+    """A comparison of paired rows. Subclasses are frozen dataclasses whose fields are the measure's options.
+
+    `value` is a pure function of the view named by `reads` (an attribute of `Rows`, or a streamed summary of that kind). `without_each`
+    gives the values with one row (or group of rows) left out, from which intervals are made; `chance` gives the permutation null.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reads: ClassVar[str]
+    bounds: ClassVar[tuple[float, float]]
+    identity: ClassVar[float] = 1.0  # the value of two equal arrays
+    higher_is_closer: ClassVar[bool] = True
+    change_formula: ClassVar[str]
+    invariances: ClassVar[frozenset[str]]
+    streams: ClassVar[bool] = False
+    interval: ClassVar[str]
+    chance_method: ClassVar[str]
+    reference: ClassVar[str]
+    one_sided: ClassVar[bool] = False  # a property of each side rather than of the pair
+    biased: ClassVar[bool] = False
+
+    def __call__(self, x: Any, y: Any) -> float:
+        """The measure of two arrays, (n, d) and (n, e), row i of both being the same item."""
+        rows = Rows.of(x, y)
+        self.check(len(rows))
+        return self.value(self.view(rows))
+
+    def view(self, rows: Rows) -> Any:
+        return getattr(rows, self.reads)
+
+    def of_rows(self, rows: Rows) -> float:
+        """The value on kept rows; overridden where a view made for the interval gives it for nothing."""
+        return self.value(self.view(rows))
+
+    @property
+    def minimum_rows(self) -> int:
+        """Rows below which the measure or its null is not defined."""
+        return 5
+
+    def check(self, n: int) -> None:
+        if n < self.minimum_rows:
+            raise NotEnoughRows(f"{self.name} needs at least {self.minimum_rows} rows, got {n}")
+
+    @abstractmethod
+    def value(self, view: Any) -> float:
+        """The measure, from the view it reads."""
+
+    @abstractmethod
+    def without_each(self, rows: Rows) -> Tensor:
+        """(g,) values with each row (or group) left out."""
+
+    @abstractmethod
+    def chance(self, rows: Rows, *, seed: int) -> Null:
+        """Mean and spread of the value when the rows of y are shuffled."""
+
+    def change(self, value: float) -> float:
+        """How far it moved: 0 for two equal arrays, larger for more."""
+        return self.identity - value if self.higher_is_closer else value - self.identity
+
+    def deletes_groups(self) -> bool:
+        """Whether `without_each` already leaves out groups, so that row groups must not be summed again."""
+        return False
+
+    def estimate(self, rows: Rows, *, seed: int = 0) -> Estimate:
+        """Value, change, 95% interval and null on the same rows.
+
+        Raises: NotEnoughRows, Degenerate.
+        """
+        self.check(len(rows))
+        value = finite(self.of_rows(rows), self.name)
+        groups = rows.groups.numpy() if rows.groups is not None and not self.deletes_groups() else None
+        interval = jackknife_interval(value, self.without_each(rows).numpy(force=True), groups=groups, bounds=self.bounds)
+        floor = self.chance(rows, seed=seed)
+        return Estimate(value, self.change(value), interval.low, interval.high, floor.mean, floor.sd, floor.reason)
+
+
+class OneSided(Measure):
+    """A property of each array alone (isotropy): the tuned side's value, the base's beside it, and the difference as change."""
+
+    one_sided = True
+    change_formula = "tuned − base"
+    chance_method = "none: shuffling rows changes nothing"
+
+    def __call__(self, x: Any) -> float:  # type: ignore[override]
+        """The property of one array (n, d)."""
+        rows = Rows.of(x, x)
+        self.check(len(rows))
+        return finite(self.of_base(rows), self.name)
+
+    @abstractmethod
+    def of_base(self, rows: Rows) -> float:
+        """The property of x."""
+
+    def change(self, value: float) -> float:
+        raise Degenerate(f"{self.name} is a property of one side; its change is tuned − base")
+
+    def chance(self, rows: Rows, *, seed: int) -> Null:
+        return null.none("a property of one side: shuffling its rows changes nothing")
+
+    def estimate(self, rows: Rows, *, seed: int = 0) -> Estimate:
+        self.check(len(rows))
+        value, base = finite(self.value(self.view(rows)), self.name), finite(self.of_base(rows), self.name)
+        groups = rows.groups.numpy() if rows.groups is not None else None
+        interval = jackknife_interval(value, self.without_each(rows).numpy(force=True), groups=groups, bounds=self.bounds)
+        return Estimate(value, value - base, interval.low, interval.high, None, None, self.chance(rows, seed=seed).reason, base)
+
+
+def finite(value: float, name: str) -> float:
+    if not math.isfinite(value):
+        raise Degenerate(f"{name} is not defined on these rows (its denominator is zero)")
+    return float(value)
+
+
+def left_out_groups(rows: Rows, measure: Measure, groups: int = 10) -> Tensor:
+    """Values of a streaming measure with each of ten groups of rows left out: sums of moments, no new pass over the rows.
+
+    Rows are dealt to groups in order of a seeded shuffle; rows of one text (`rows.groups`) go to one group.
+    """
+    from tunescope.geometry.moments import Moments
+
+    units = torch.arange(len(rows)) if rows.groups is None else rows.groups.unique(return_inverse=True)[1]
+    count = int(units.max()) + 1
+    deal = torch.randperm(count, generator=torch.Generator().manual_seed(0))[units] % min(groups, count)
+    x, y = rows.sides(measure.reads)
+    parts = [Moments.of(x[deal == g], y[deal == g]) for g in range(int(deal.max()) + 1)]
+    values = []
+    for g in range(len(parts)):
+        rest = Moments.empty(x.shape[1], y.shape[1], x.device)
+        for part in parts[:g] + parts[g + 1 :]:
+            rest = rest + part
+        values.append(measure.value(rest))
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def permutation_p(measure: Measure, rows: Rows, *, draws: int = 200, seed: int = 0) -> float:
+    """One-sided permutation p-value (1 + #{shuffled at least as close}) / (1 + draws); never 0 (Phipson and Smyth 2010)."""
+    observed = measure.of_rows(rows)
+    sign = 1.0 if measure.higher_is_closer else -1.0
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = (measure.of_rows(rows.permuted(torch.randperm(len(rows), generator=generator))) for _ in range(draws))
+    return (1 + sum(sign * value >= sign * observed for value in shuffled)) / (1 + draws)

@@ -1,0 +1,124 @@
+"""Linear maps between the two sides: canonical correlations and regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tunescope.geometry.measures.base import Measure, left_out_groups
+from tunescope.geometry.moments import Moments, centred_blocks
+from tunescope.geometry.null import Null, from_draws
+from tunescope.geometry.rows import Rows
+
+
+class LinearFit(Measure):
+    """What SVCCA, PWCCA and regression share: they read moments, and every left-out or shuffled value needs a new decomposition."""
+
+    reads = "moments"
+    bounds = (0.0, 1.0)
+    change_formula = "1 − value"
+    streams = True
+    biased = True
+    interval = "jackknife over ten groups of rows (sums of moments), 95%"
+    chance_method = "ten row permutations"
+
+    def without_each(self, rows: Rows) -> Tensor:
+        return left_out_groups(rows, self)
+
+    def deletes_groups(self) -> bool:
+        return True
+
+    def chance(self, rows: Rows, *, seed: int) -> Null:
+        m, (x, y) = self.view(rows), rows.sides(self.reads)
+
+        def shuffled(order: Tensor) -> float:
+            xy = torch.zeros_like(m.xy)
+            for xb, yb in zip(centred_blocks(x, m.mean_x), centred_blocks(y, m.mean_y, order), strict=True):
+                xy.addmm_(xb.T, yb)
+            return self.value(_with_cross(m, xy))
+
+        return from_draws(shuffled, len(rows), seed=seed)
+
+
+def _with_cross(m: Moments, xy: Tensor) -> Moments:
+    return Moments(m.n, m.mean_x, m.mean_y, m.xx, xy, *m.sums[2:])
+
+
+def _basis(square: Tensor, *, share: float = 1.0) -> Tensor:
+    """Columns V/√λ that whiten a side, over the directions that carry `share` of its variance and are above rounding (dead columns go)."""
+    values, vectors = torch.linalg.eigh(square)
+    values, vectors = values.flip(0), vectors.flip(1)
+    alive = values > values[0] * 1e-10
+    if share < 1:
+        before = torch.cat([values.new_zeros(1), values.clamp_min(0).cumsum(0)[:-1]]) / values.clamp_min(0).sum()
+        alive &= before < share
+    return vectors[:, alive] / values[alive].sqrt()
+
+
+def canonical_correlations(m: Moments, *, share: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Correlations (descending) and the x-side canonical directions, as columns in feature coordinates."""
+    bx, by = _basis(m.xx, share=share), _basis(m.yy, share=share)
+    u, s, _ = torch.linalg.svd(bx.T @ m.xy @ by, full_matrices=False)
+    return s.clamp(max=1.0), bx @ u
+
+
+@dataclass(frozen=True)
+class SVCCA(LinearFit):
+    """Mean canonical correlation of the directions that carry `share` (.99) of each side's variance. Unrelated data read high when n is small."""
+
+    share: float = 0.99
+
+    name: ClassVar[str] = "svcca"
+    title: ClassVar[str] = "SVCCA"
+    invariances: ClassVar[frozenset[str]] = frozenset({"rotation", "isotropic scale", "translation", "feature permutation"})
+    reference: ClassVar[str] = "Raghu et al. 2017, https://arxiv.org/abs/1706.05806"
+
+    def value(self, view: Moments) -> float:
+        return float(canonical_correlations(view, share=self.share)[0].mean())
+
+
+@dataclass(frozen=True)
+class CCA(LinearFit):
+    """Mean squared canonical correlation, over min(rank x, rank y). 1 whatever the data when n ≤ features: see its null."""
+
+    name: ClassVar[str] = "cca"
+    title: ClassVar[str] = "Mean squared CCA"
+    invariances: ClassVar[frozenset[str]] = frozenset(
+        {"rotation", "isotropic scale", "translation", "feature permutation", "invertible linear map"}
+    )
+    reference: ClassVar[str] = "Hotelling 1936, https://doi.org/10.1093/biomet/28.3-4.321"
+
+    def value(self, view: Moments) -> float:
+        return float(canonical_correlations(view)[0].square().mean())
+
+
+@dataclass(frozen=True)
+class PWCCA(LinearFit):
+    """Canonical correlations weighted by how much of x each canonical direction accounts for: Σ αᵢρᵢ/Σ αᵢ, αᵢ = Σⱼ|⟨hᵢ, x̃ⱼ⟩|."""
+
+    name: ClassVar[str] = "pwcca"
+    title: ClassVar[str] = "PWCCA"
+    invariances: ClassVar[frozenset[str]] = frozenset({"isotropic scale", "translation", "feature permutation"})
+    reference: ClassVar[str] = "Morcos et al. 2018, https://arxiv.org/abs/1806.05759"
+    reads: ClassVar[str] = "features"  # the weights sum over the features as they are
+
+    def value(self, view: Moments) -> float:
+        correlations, directions = canonical_correlations(view)
+        weights = (directions.T @ view.xx).abs().sum(1)
+        return float((weights * correlations).sum() / weights.sum())
+
+
+@dataclass(frozen=True)
+class LinearR2(LinearFit):
+    """Share of the variance of y that a linear map of x explains: |Q_xᵀỹ|²/|ỹ|². 1 whatever the data when n ≤ features."""
+
+    name: ClassVar[str] = "linear_r2"
+    title: ClassVar[str] = "Linear regression R²"
+    invariances: ClassVar[frozenset[str]] = frozenset({"rotation", "isotropic scale", "translation", "feature permutation"})
+    reference: ClassVar[str] = "Kornblith et al. 2019, https://arxiv.org/abs/1905.00414"
+
+    def value(self, view: Moments) -> float:
+        return float((_basis(view.xx).T @ view.xy).square().sum() / view.yy.trace())

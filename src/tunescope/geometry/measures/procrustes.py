@@ -1,0 +1,89 @@
+"""Orthogonal Procrustes distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tunescope.geometry.measures.base import Measure
+from tunescope.geometry.moments import Moments, centred_blocks
+from tunescope.geometry.null import Null, from_draws
+from tunescope.geometry.rows import Rows
+
+
+@dataclass(frozen=True)
+class Procrustes(Measure):
+    """min over orthogonal Q of |X − YQ|_F for centred X, Y scaled to norm 1: √(2 − 2|XᵀY|_*), widths made equal by zeros.
+
+    In float64 throughout: in float32 the difference under the root turns a true distance of 9e-3 into 0. On unrelated data it is far
+    below √2 unless n is large against the features (.435 at n=290, d=768 with a flat spectrum): read it against its null.
+    """
+
+    name: ClassVar[str] = "procrustes"
+    title: ClassVar[str] = "Procrustes distance"
+    reads: ClassVar[str] = "moments"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 2**0.5)
+    identity: ClassVar[float] = 0.0
+    higher_is_closer: ClassVar[bool] = False
+    change_formula: ClassVar[str] = "value"
+    invariances: ClassVar[frozenset[str]] = frozenset({"rotation", "isotropic scale", "translation", "feature permutation"})
+    streams: ClassVar[bool] = True
+    biased: ClassVar[bool] = True
+    interval: ClassVar[str] = "infinitesimal jackknife over rows, 95%"
+    chance_method: ClassVar[str] = "ten row permutations"
+    reference: ClassVar[str] = "Schönemann 1966, https://doi.org/10.1007/BF02289451; Williams et al. 2021, https://arxiv.org/abs/2110.14739"
+
+    def value(self, view: Moments) -> float:
+        return _distance(torch.linalg.svdvals(view.xy).sum(), view)
+
+    def without_each(self, rows: Rows) -> Tensor:
+        """First order: d|M|_* = tr(QᵀdM) with the Q of the one SVD."""
+        m = rows.moments
+        u, s, vt = rows.decomposition
+        q = u @ vt
+        scale = (m.xx.trace() * m.yy.trace()).sqrt()
+        distance = _distance(s.sum(), m)
+        parts = []
+        x, y = rows.coordinates
+        for xb, yb in zip(centred_blocks(x, m.mean_x), centred_blocks(y, m.mean_y), strict=True):
+            share = (xb.square().sum(1) / m.xx.trace() + yb.square().sum(1) / m.yy.trace()) / 2
+            parts.append(((xb @ q) * yb).sum(1) / scale - s.sum() / scale * share)
+        slope = torch.cat(parts)  # of |XᵀY|_* in the weight of each row
+        return distance + slope / distance if distance > 0 else torch.zeros_like(slope)
+
+    def of_rows(self, rows: Rows) -> float:
+        return _distance(rows.decomposition[1].sum(), rows.moments)
+
+    def chance(self, rows: Rows, *, seed: int) -> Null:
+        m, (x, y) = rows.moments, rows.coordinates
+
+        def shuffled(order: Tensor) -> float:
+            xy = torch.zeros_like(m.xy)
+            for xb, yb in zip(centred_blocks(x, m.mean_x), centred_blocks(y, m.mean_y, order), strict=True):
+                xy.addmm_(xb.T, yb)
+            # singular values in float32 are good to 1e-6 of their sum, far inside the spread of ten draws
+            return _distance(torch.linalg.svdvals(xy.float()).sum(dtype=torch.float64), m)
+
+        return from_draws(shuffled, len(rows), seed=seed)
+
+
+def _distance(nuclear: Tensor, m: Moments) -> float:
+    return float((2 - 2 * nuclear / (m.xx.trace() * m.yy.trace()).sqrt()).clamp_min(0).sqrt())
+
+
+def aligned_residuals(rows: Rows) -> Float[Tensor, " n"]:
+    """How far each row is from its counterpart after the best rotation, relative to the row's own size: |x̃ − ỹQ| / |x̃|, both sides at
+    norm 1. Which texts moved, when turning the whole space does not count."""
+    m = rows.moments
+    u, _, vt = rows.decomposition
+    turn = vt.T @ u.T / m.yy.trace().sqrt()
+    parts = []
+    x, y = rows.coordinates
+    for xb, yb in zip(centred_blocks(x, m.mean_x), centred_blocks(y, m.mean_y), strict=True):
+        unit = xb / m.xx.trace().sqrt()
+        parts.append((unit - yb @ turn).norm(dim=1) / unit.norm(dim=1).clamp_min(1e-300))
+    return torch.cat(parts)

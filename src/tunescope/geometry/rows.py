@@ -1,0 +1,149 @@
+"""Paired rows kept in memory, and the views of them that measures read: each view is made once and shared by all measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from tunescope.errors import ActivationError, AlignmentError, Degenerate
+from tunescope.geometry.hsic import HsicTriple
+from tunescope.geometry.moments import Moments, row_space
+from tunescope.geometry.neighbours import Graph, nearest
+from tunescope.geometry.row_means import RowMeans
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """n rows of base (x) and tuned (y), row i of both being the same text (or token); `groups` ties the tokens of one text.
+
+    `+` appends rows. The kept rows serve every measure; those that stream read only `moments`, `change` or `row_means`, which have a
+    `+` of their own.
+    """
+
+    x: Shaped[Tensor, "n d"]
+    y: Shaped[Tensor, "n e"]
+    groups: Int[Tensor, " n"] | None = None
+
+    @classmethod
+    def of(cls, x: Any, y: Any, groups: Any = None) -> Rows:
+        """Check and wrap two arrays (torch or numpy, floating, on any one device).
+
+        Raises:
+            AlignmentError: not two-dimensional, or different numbers of rows.
+            ActivationError: NaN or Inf; names the side and the row.
+        """
+        x, y = as_array(x, "x"), as_array(y, "y")
+        if len(x) != len(y):
+            raise AlignmentError(f"x has {len(x):,} rows and y has {len(y):,}; row i of both must be the same text")
+        return cls(x, y, None if groups is None else torch.as_tensor(groups))
+
+    def __add__(self, other: Rows) -> Rows:
+        groups = None if self.groups is None or other.groups is None else torch.cat([self.groups, other.groups])
+        return Rows(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), groups)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def permuted(self, order: Int[Tensor, " n"]) -> Rows:
+        """The same x against y in another order: a draw from chance."""
+        return Rows(self.x, self.y[order])
+
+    @cached_property
+    def same(self) -> bool:
+        """Bit for bit the same on both sides."""
+        return self.x.shape == self.y.shape and torch.equal(self.x, self.y)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether both sides share their features, so that y − x means something."""
+        return self.x.shape == self.y.shape
+
+    @cached_property
+    def coordinates(self) -> tuple[Tensor, Tensor]:
+        """Both sides in their own row spaces when n < features (exact for rotation-invariant measures), else as they are."""
+        return row_space(self.x), row_space(self.y)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Moments in `coordinates`; what every rotation-invariant measure reads."""
+        moments = Moments.of(*self.coordinates)
+        for side, rows, trace in (("x", self.x, moments.xx.trace()), ("y", self.y, moments.yy.trace())):
+            if trace <= resolution(rows):
+                raise Degenerate(f"all {len(rows):,} rows of {side} are the same, so there is no geometry to compare")
+        return moments
+
+    @cached_property
+    def hsic(self) -> HsicTriple:
+        return HsicTriple.of(self.moments)
+
+    @cached_property
+    def hsic_without_each(self) -> HsicTriple:
+        return HsicTriple.without_each(self.moments, *self.coordinates)
+
+    @cached_property
+    def decomposition(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U, S, Vᵀ of the cross-moment xy; one SVD serves the Procrustes value, its interval and the aligned residuals."""
+        return torch.linalg.svd(self.moments.xy, full_matrices=False)
+
+    @cached_property
+    def features(self) -> Moments:
+        """Moments in the features themselves, for measures that are not rotation-invariant."""
+        return self.moments if len(self) >= max(self.x.shape[1], self.y.shape[1]) else Moments.of(self.x, self.y)
+
+    @cached_property
+    def change(self) -> Moments:
+        """Moments of (x, y − x): the change is differenced row by row, never as a difference of moments."""
+        self.require_aligned("y − x")
+        return Moments.of(self.x, self.y.double() - self.x.double())
+
+    @cached_property
+    def row_means(self) -> RowMeans:
+        self.require_aligned("row-by-row change")
+        return RowMeans.of(self.x, self.y)
+
+    def sides(self, view: str) -> tuple[Tensor, Tensor]:
+        """The two arrays whose moments the named view (moments, features, change) holds."""
+        if view == "moments":
+            return self.coordinates
+        return (self.x, self.y) if view == "features" else (self.x, self.y.double() - self.x.double())
+
+    def graphs(self, k: int, metric: str) -> tuple[Graph, Graph]:
+        """The k nearest neighbours of every row on both sides, made once at the largest k asked for."""
+        cache = self.__dict__.setdefault("_graphs", {})
+        if metric not in cache or cache[metric][0].shape[1] < k:
+            cache[metric] = (nearest(self.x, k, metric=metric), nearest(self.y, k, metric=metric))
+        left, right = cache[metric]
+        return left[:, :k], right[:, :k]
+
+    def require_aligned(self, what: str) -> None:
+        if not self.aligned:
+            raise Degenerate(f"{what} needs the same features on both sides; x has {self.x.shape[1]} and y has {self.y.shape[1]}")
+
+
+def as_array(x: Any, name: str = "x") -> Shaped[Tensor, "n d"]:
+    """A two-dimensional, finite, floating tensor of at least float32.
+
+    Raises: AlignmentError (shape), ActivationError (NaN or Inf, naming the first row).
+    """
+    x = x.detach() if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    if x.ndim != 2:
+        raise AlignmentError(f"{name} has shape {tuple(x.shape)}; expected two dimensions (rows, features)")
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x.double()
+    finite = torch.stack([torch.isfinite(block).all() for block in x.split(1024)]) if len(x) else torch.ones(1, dtype=torch.bool)
+    if not finite.all():
+        row = int((~torch.isfinite(x).all(1)).nonzero()[0])
+        raise ActivationError(f"{name} has NaN or Inf, first in row {row:,}; a measure of it would mean nothing")
+    return x
+
+
+def resolution(x: Shaped[Tensor, "n d"]) -> float:
+    """The sum of squares that rounding alone gives n equal rows of this dtype: below it, a spread is not there."""
+    scale = max((float(block.double().square().sum()) for block in x.split(4096)), default=0.0)
+    return scale * (4 * torch.finfo(x.dtype).eps) ** 2
