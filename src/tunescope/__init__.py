@@ -15,16 +15,42 @@ from tunescope.version import __version__
 
 _HOME = {
     "Comparison": "comparison",
+    "MEASURES": "geometry",
     "capture": "activations",
+    "cca": "geometry.front",
+    "change_rank": "geometry.front",
+    "cka": "geometry.front",
+    "continuity": "geometry.front",
+    "cross_cka": "geometry",
+    "cross_nps": "geometry",
+    "debiased_cka": "geometry.front",
     "diff": "comparison",
+    "isotropy": "geometry.front",
+    "linear_r2": "geometry.front",
     "load": "comparison",
     "load_model": "models",
     "load_pair": "models",
+    "mean_cosine": "geometry.front",
+    "mutual_knn": "geometry.front",
+    "nps": "geometry.front",
+    "nps_curve": "geometry.front",
+    "partition_ratio": "geometry.front",
     "perturb": "training",
+    "principal_angles": "geometry",
+    "procrustes": "geometry.front",
+    "pwcca": "geometry.front",
+    "rbf_cka": "geometry.front",
     "read_texts": "texts",
+    "relative_drift": "geometry.front",
+    "row_cosine": "geometry.front",
+    "rsa": "geometry.front",
+    "subspace_overlap": "geometry.front",
+    "svcca": "geometry.front",
+    "trustworthiness": "geometry.front",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = sorted(["__version__", *_HOME])
+
 
 
 def __getattr__(name: str) -> Any:

@@ -1,1 +1,12 @@
-"""."""
+"""What a reader sees: one self-contained page, figures, the terminal's table. Reads a comparison's payload, nothing else.
+
+Importing this costs nothing: Altair, Jinja and vl-convert are imported when something is drawn, torch never.
+"""
+
+from __future__ import annotations
+
+from tunescope.report.figures import figures
+from tunescope.report.page import render
+from tunescope.report.terminal import terminal
+
+__all__ = ["figures", "render", "terminal"]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tunescope.errors import Degenerate, NotEnoughRows
 from tunescope.geometry import null
+from tunescope.geometry.moments import Moments
 from tunescope.geometry.null import Null
 from tunescope.geometry.rows import Rows
 from tunescope.stats import jackknife_interval
@@ -30,14 +31,8 @@ class Estimate:
     null: float | None
     null_sd: float | None
     null_reason: str | None = None
+    saturated: bool = False  # within two of the null's standard deviations of it: no closer than shuffled rows would be
     base: float | None = None  # for measures of one side: the same measure of the base
-
-    @property
-    def saturated(self) -> bool:
-        """Within two of its null's standard deviations of the floor: it tells no more than unrelated data would."""
-        if self.null is None or self.null_sd is None:
-            return False
-        return abs(self.value - self.null) <= 2 * self.null_sd + 1e-12
 
 
 class Measure(ABC):
@@ -60,7 +55,7 @@ class Measure(ABC):
     chance_method: ClassVar[str]
     reference: ClassVar[str]
     one_sided: ClassVar[bool] = False  # a property of each side rather than of the pair
-    biased: ClassVar[bool] = False
+    ideal_floor: ClassVar[float | None] = None  # what its null would be with endless rows; None: nothing to be far from
 
     def __call__(self, x: Any, y: Any) -> float:
         """The measure of two arrays, (n, d) and (n, e), row i of both being the same item."""
@@ -110,11 +105,22 @@ class Measure(ABC):
         Raises: NotEnoughRows, Degenerate.
         """
         self.check(len(rows))
+        if rows.same:
+            return self._of_equals(rows, seed)
         value = finite(self.of_rows(rows), self.name)
         groups = rows.groups.numpy() if rows.groups is not None and not self.deletes_groups() else None
         interval = jackknife_interval(value, self.without_each(rows).numpy(force=True), groups=groups, bounds=self.bounds)
         floor = self.chance(rows, seed=seed)
-        return Estimate(value, self.change(value), interval.low, interval.high, floor.mean, floor.sd, floor.reason)
+        saturated = floor.mean is not None and self.change(value) >= self.change(floor.mean) - 2 * floor.sd
+        return Estimate(value, self.change(value), interval.low, interval.high, floor.mean, floor.sd, floor.reason, saturated)
+
+    def _of_equals(self, rows: Rows, seed: int) -> Estimate:
+        """Bit-identical sides: the value is known without arithmetic, and defined even where all rows are alike."""
+        try:
+            floor = self.chance(rows, seed=seed)
+        except Degenerate as error:
+            floor = null.none(str(error))
+        return Estimate(self.identity, 0.0, self.identity, self.identity, floor.mean, floor.sd, floor.reason)
 
 
 class OneSided(Measure):
@@ -145,7 +151,7 @@ class OneSided(Measure):
         value, base = finite(self.value(self.view(rows)), self.name), finite(self.of_base(rows), self.name)
         groups = rows.groups.numpy() if rows.groups is not None else None
         interval = jackknife_interval(value, self.without_each(rows).numpy(force=True), groups=groups, bounds=self.bounds)
-        return Estimate(value, value - base, interval.low, interval.high, None, None, self.chance(rows, seed=seed).reason, base)
+        return Estimate(value, value - base, interval.low, interval.high, None, None, self.chance(rows, seed=seed).reason, False, base)
 
 
 def finite(value: float, name: str) -> float:
@@ -155,23 +161,21 @@ def finite(value: float, name: str) -> float:
 
 
 def left_out_groups(rows: Rows, measure: Measure, groups: int = 10) -> Tensor:
-    """Values of a streaming measure with each of ten groups of rows left out: sums of moments, no new pass over the rows.
+    """Values with each of ten groups of rows left out; for measures of moments by adding moments, with no new pass over the rows.
 
-    Rows are dealt to groups in order of a seeded shuffle; rows of one text (`rows.groups`) go to one group.
+    Rows are dealt to the groups in the order of a seeded shuffle; the rows of one text (`rows.groups`) stay together.
     """
-    from tunescope.geometry.moments import Moments
-
     units = torch.arange(len(rows)) if rows.groups is None else rows.groups.unique(return_inverse=True)[1]
     count = int(units.max()) + 1
-    deal = torch.randperm(count, generator=torch.Generator().manual_seed(0))[units] % min(groups, count)
-    x, y = rows.sides(measure.reads)
-    parts = [Moments.of(x[deal == g], y[deal == g]) for g in range(int(deal.max()) + 1)]
-    values = []
-    for g in range(len(parts)):
-        rest = Moments.empty(x.shape[1], y.shape[1], x.device)
-        for part in parts[:g] + parts[g + 1 :]:
-            rest = rest + part
-        values.append(measure.value(rest))
+    deal = (torch.randperm(count, generator=torch.Generator().manual_seed(0))[units] % min(groups, count)).to(rows.x.device)
+    hands = range(int(deal.max()) + 1)
+    if measure.reads in ("moments", "features", "change"):
+        x, y = rows.sides(measure.reads)
+        parts = [Moments.of(x[deal == g], y[deal == g]) for g in hands]
+        rests = (sum(parts[:g] + parts[g + 1 :], Moments.empty(x.shape[1], y.shape[1], x.device)) for g in hands)
+        values = [measure.value(rest) for rest in rests]
+    else:
+        values = [measure.of_rows(Rows(rows.x[deal != g], rows.y[deal != g])) for g in hands]
     return torch.tensor(values, dtype=torch.float64)
 
 

@@ -21,7 +21,7 @@ class LinearFit(Measure):
     bounds = (0.0, 1.0)
     change_formula = "1 − value"
     streams = True
-    biased = True
+    ideal_floor = 0.0
     interval = "jackknife over ten groups of rows (sums of moments), 95%"
     chance_method = "ten row permutations"
 

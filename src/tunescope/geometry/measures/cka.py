@@ -53,7 +53,7 @@ class CKA(Alignment):
     reads: ClassVar[str] = "moments"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     streams: ClassVar[bool] = True
-    biased: ClassVar[bool] = True
+    ideal_floor: ClassVar[float] = 0.0
     chance_method: ClassVar[str] = "row permutation, closed form"
     reference: ClassVar[str] = "Kornblith et al. 2019, https://arxiv.org/abs/1905.00414"
 
@@ -107,7 +107,7 @@ class RBFCKA(Alignment):
     title: ClassVar[str] = "Gaussian CKA"
     reads: ClassVar[str] = "self"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    biased: ClassVar[bool] = True
+    ideal_floor: ClassVar[float] = 0.0
     chance_method: ClassVar[str] = "row permutation, closed form"
     reference: ClassVar[str] = "Kornblith et al. 2019, https://arxiv.org/abs/1905.00414"
 

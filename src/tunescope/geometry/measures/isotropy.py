@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tunescope.geometry.hsic import Hsic, HsicTriple
-from tunescope.geometry.measures.base import OneSided
+from tunescope.geometry.measures.base import OneSided, left_out_groups
 from tunescope.geometry.moments import BLOCK, Moments
 from tunescope.geometry.rows import Rows
 
@@ -126,8 +126,7 @@ class PartitionRatio(OneSided):
         return _partition_ratio(rows.x)
 
     def without_each(self, rows: Rows) -> Tensor:
-        deal = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)) % min(10, len(rows))
-        return torch.tensor([_partition_ratio(rows.y[(deal != g).to(rows.y.device)]) for g in range(int(deal.max()) + 1)], dtype=torch.float64)
+        return left_out_groups(rows, self)
 
     def deletes_groups(self) -> bool:
         return True

@@ -32,7 +32,7 @@ class Procrustes(Measure):
     change_formula: ClassVar[str] = "value"
     invariances: ClassVar[frozenset[str]] = frozenset({"rotation", "isotropic scale", "translation", "feature permutation"})
     streams: ClassVar[bool] = True
-    biased: ClassVar[bool] = True
+    ideal_floor: ClassVar[float] = 2**0.5
     interval: ClassVar[str] = "infinitesimal jackknife over rows, 95%"
     chance_method: ClassVar[str] = "ten row permutations"
     reference: ClassVar[str] = "Schönemann 1966, https://doi.org/10.1007/BF02289451; Williams et al. 2021, https://arxiv.org/abs/2110.14739"

@@ -1,0 +1,168 @@
+"""Run texts through a model once and keep one pooled row per text at every layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tunescope.activations.batches import check_vocabulary, collate, plan_batches, prompt_tokens, tokenise
+from tunescope.activations.pooling import Pool, check_pooling, pooler
+from tunescope.activations.rows import Rows
+from tunescope.activations.taps import Taps, check_states, layer_name
+from tunescope.errors import InputError, TextsError, UnknownName
+from tunescope.models.lengths import position_limit
+from tunescope.models.model import Model
+from tunescope.models.quiet import quietly
+
+SITES = ("final", "output")
+
+
+@dataclass
+class Activations:
+    """Rows of one model on n texts, in the order the texts were given; float32, on the CPU.
+
+    layers: index 0 is what enters block 1, index i what block i returns (before any final norm). sites: `final` is the body's
+    last hidden state (after a final norm), `output` the embedding the model deploys. Rows are texts; with pooling "none" the rows
+    of layers and `final` are tokens (text by text, `groups` says which), while `output` stays one row per text.
+    """
+
+    layers: dict[int, Tensor]  # index -> (n, d)
+    sites: dict[str, Tensor]  # final (n, d), output (n, e)
+    names: dict[int, str]
+    n: int
+    groups: Tensor | None  # (rows,) text of each token row, with pooling "none"
+    tokens: Tensor  # (n,) tokens per text, as read
+    truncated: int  # texts cut at max_length
+    seconds_forward: float
+    pooling: str
+    prompt: str
+    max_length: int
+
+
+def capture(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    layers: Iterable[int] | None = None,
+    sites: Iterable[str] = SITES,
+    pooling: str = "mean",
+    prompt: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 32,
+    special_tokens: bool = True,
+    ids: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    reverse: bool = False,
+) -> Activations:
+    """Capture pooled hidden states of `texts` at every layer and site, in one forward pass per batch.
+
+    layers: which of 0..L, all by default. sites: of "final", "output". pooling: mean, cls, last or none, over non-padding tokens
+    (special ones too unless special_tokens=False). prompt: put before every text; None is the model's declared one. max_length:
+    in tokens; None is the model's own. ids: names of the texts for messages. progress(done, total) counts tokens.
+    reverse: the same texts in other batches, to measure the noise of the arithmetic.
+
+    Batches hold texts of like length and are padded on the right whatever the tokenizer prefers. Two models with one
+    tokenizer see identical batches, so rows below the first altered block are bit-identical.
+
+    Raises TextsError (none, not a string, no tokens), InputError (layers, max_length, batch_size), UnknownName (pooling, site),
+    ActivationError (NaN or Inf: names model, layer and text), ModelError (a block that cannot be read).
+    """
+    wanted, sites = _check_request(model, texts, layers, sites, batch_size)
+    check_pooling(pooling)
+    prompt = model.output.prompt if prompt is None else prompt
+    max_length = _check_length(model, max_length)
+    label = _labels(len(texts), ids)
+    tokens = tokenise(model, texts, prompt=prompt, max_length=max_length, special_tokens=special_tokens, label=label)
+    check_vocabulary(tokens, model)
+    rows = Rows(model, tokens, pooling, label)
+    skip = 0 if model.output.include_prompt else prompt_tokens(model, prompt)
+    done, total, started = 0, int(tokens.lengths.sum()), time.perf_counter()
+    with quietly(), torch.inference_mode(), model.active() as body, Taps(model, wanted) as taps:
+        arguments, pad = _forward_arguments(model), model.tokenizer.pad_token_id or 0
+        for batch in plan_batches(tokens.lengths, batch_size, reverse=reverse):
+            inputs, mask, counted = collate(tokens, batch, pad_id=pad, device=model.device)
+            pool = pooler(pooling, counted)
+            taps.start(pool, tuple(inputs.shape))
+            states = check_states(body(input_ids=inputs, attention_mask=mask, **arguments)[0], taps.shape, "the final state")
+            rows.put(batch, taps.finish() | _site_rows(model, sites, states, pool, mask, pooling=pooling, skip=skip))
+            done += int(tokens.lengths[batch].sum())
+            if progress is not None:
+                progress(done, total)
+    return Activations(
+        layers={index: rows.kept[index] for index in wanted},
+        sites={site: rows.kept[site] for site in sites},
+        names={index: layer_name(index) for index in wanted},
+        n=len(texts),
+        groups=rows.groups,
+        tokens=torch.from_numpy(tokens.lengths),
+        truncated=tokens.truncated,
+        seconds_forward=time.perf_counter() - started,
+        pooling=pooling,
+        prompt=prompt,
+        max_length=max_length,
+    )
+
+
+def _site_rows(
+    model: Model, sites: tuple[str, ...], states: Tensor, pool: Pool, mask: Tensor, *, pooling: str, skip: int
+) -> dict[int | str, Tensor]:
+    """The sites of one batch, from its final states (b, t, d): `final` pooled as asked, `output` as the model deploys it."""
+    rows: dict[int | str, Tensor] = {}
+    if "final" in sites:
+        rows["final"] = pool(states)
+    if "output" not in sites:
+        return rows
+    if model.output.declared:
+        rows["output"] = model.output(states, mask if not skip else mask.index_fill(1, torch.arange(skip, device=mask.device), 0))
+    elif pooling == "none":
+        rows["output"] = pooler("mean", mask)(states)
+    else:
+        rows["output"] = rows["final"] if "final" in rows else pool(states)
+    return rows
+
+
+def _forward_arguments(model: Model) -> dict[str, Any]:
+    """Arguments that keep the forward to what is read: no cache, no lists of states."""
+    if not isinstance(model.module, PreTrainedModel):
+        return {}
+    cache = {"use_cache": False} if model.anatomy.causal else {}
+    return cache | {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
+
+
+def _labels(n: int, ids: Sequence[str] | None) -> Callable[[int], str]:
+    return lambda i: f"text {ids[i]}" if ids is not None else f"text {i + 1:,} of {n:,}"
+
+
+def _check_length(model: Model, asked: int | None) -> int:
+    if asked is None:
+        return model.max_length
+    limit = position_limit(model.module)
+    if asked < 1 or (limit is not None and asked > limit):
+        raise InputError(f"max_length {asked} asked for; '{model.name}' takes 1 to {limit or 'any number of'} tokens")
+    return asked
+
+
+def _check_request(
+    model: Model, texts: Sequence[str], layers: Iterable[int] | None, sites: Iterable[str], batch_size: int
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    if isinstance(texts, str):
+        raise TextsError("one string was given where a list of texts is needed; put it in a list")
+    if not len(texts):
+        raise TextsError("no texts to run; give at least one")
+    if batch_size < 1:
+        raise InputError(f"batch_size {batch_size} asked for; it must be at least 1")
+    sites = tuple(sites)
+    for site in sites:
+        if site not in SITES:
+            raise UnknownName("site", site, SITES)
+    last = model.anatomy.n_layers
+    wanted = tuple(range(last + 1)) if layers is None else tuple(sorted(set(layers)))
+    if any(index not in range(last + 1) for index in wanted):
+        raise InputError(f"layers {list(wanted)} asked for; '{model.name}' has 0 (embeddings) to {last}")
+    return wanted, sites

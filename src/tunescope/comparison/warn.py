@@ -1,0 +1,69 @@
+"""What a reader must know before leaning on a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunescope.activations import Activations
+from tunescope.geometry.measures import Measure
+from tunescope.models import Model
+from tunescope.report.numbers import three
+from tunescope.texts import Corpus
+
+FAR = 0.1  # share of a measure's range by which its chance floor may miss the ideal before that is said
+
+
+def about_texts(corpus: Corpus, acts: Sequence[Activations]) -> list[str]:
+    cut = max(a.truncated for a in acts)
+    said = list(corpus.warnings)
+    if cut:
+        said.append(f"{cut:,} of {len(corpus.texts):,} texts were cut at {acts[0].max_length} tokens; what follows the cut was not read")
+    return said
+
+
+def about_models(base: Model, tuned: Model) -> list[str]:
+    said = list(dict.fromkeys([*base.warnings, *tuned.warnings]))
+    one, two = base.identity(), tuned.identity()
+    if one["tokenizer_sha256"] != two["tokenizer_sha256"]:
+        said.append("the tokenizers differ: each model read its own tokens, so part of the change at every layer is the tokenizer's")
+    sizes = [_vocabulary(model) for model in (base, tuned)]
+    if sizes[0] != sizes[1]:
+        said.append(f"the vocabulary was resized, {sizes[0]:,} → {sizes[1]:,} embedding rows")
+    if one["layers"] != two["layers"]:
+        said.append(f"base has {one['layers']} blocks and tuned {two['layers']}: layers are paired by relative depth")
+    if one["width"] != two["width"]:
+        said.append(f"base has {one['width']} features and tuned {two['width']}: measures that need the same features are left out")
+    return said
+
+
+def _vocabulary(model: Model) -> int:
+    return model.module.get_input_embeddings().weight.shape[0]
+
+
+def about_numbers(
+    layers: Sequence[dict[str, Any]],
+    sites: Mapping[str, dict[str, Any]],
+    measures: Mapping[str, Measure],
+    localities: Mapping[str, dict[str, Any]],
+    n: int,
+) -> list[str]:
+    said = []
+    for name, measure in measures.items():
+        floors = sorted(row["measures"][name]["null"] for row in [*layers, *sites.values()] if row["measures"][name]["null"] is not None)
+        if measure.ideal_floor is None or not floors:
+            continue
+        floor, span = floors[len(floors) // 2], measure.bounds[1] - measure.bounds[0]
+        if abs(floor - measure.ideal_floor) > FAR * span:
+            said.append(
+                f"{name} is biased at {n:,} rows: unrelated representations would read {three(floor)} here, not {three(measure.ideal_floor)}; "
+                "read it against its chance floor, or give more texts"
+            )
+    for name, found in localities.items():
+        if found["saturated_layers"]:
+            where = ", ".join(map(str, found["saturated_layers"]))
+            said.append(f"{name}: block {where} is no closer to the base than chance, so the slope rests on saturated layers")
+    empty = [row["name"] for row in layers if row["measures"]["cka"]["value"] is None]
+    if empty:
+        said.append(f"{', '.join(empty)}: {next(row for row in layers if row['name'] == empty[0])['measures']['cka']['reason']}")
+    return said

@@ -1,0 +1,106 @@
+"""The body of a model folder: read from safetensors only, complete, finite, on its device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+
+from tunescope.errors import ModelError
+from tunescope.models.anatomy import FAMILIES, Anatomy, read_anatomy, text_body
+from tunescope.models.quiet import quietly
+from tunescope.models.sources import Folder, read_json
+from tunescope.models.weights import check_finite, check_weight_files
+
+_HEADS = {"pooler", "lm_head", "cls", "classifier", "score", "qa_outputs", "vocab_projector", "predictions", "contact_head"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
+
+def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: bool) -> tuple[nn.Module, Anatomy, list[str]]:
+    """The body in `folder`, its anatomy and warnings.
+
+    Raises UnsafeWeights, ModelError (damaged, incomplete, unknown kind, needs its own code), ActivationError (NaN or Inf).
+    """
+    config = _read_config(folder, trust_remote_code)
+    check_weight_files(folder.body, asked=folder.name)
+    try:
+        with quietly():
+            module, info = AutoModel.from_pretrained(
+                str(folder.body),
+                config=config,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, ImportError) as error:
+        raise ModelError(f"cannot load '{folder.name}': {_first_line(error)}; check that its config.json and weights belong together") from error
+    body = text_body(module)
+    anatomy = read_anatomy(body)
+    _check_complete(module, body, info, folder)
+    check_finite(body, name=folder.name)
+    warned = _left_out_blocks(info, anatomy, folder)
+    if body is not module and getattr(config, "is_encoder_decoder", False):
+        warned.append(f"'{folder.name}' is an encoder-decoder: its encoder is read, its decoder is not")
+    return body.to(device).eval().requires_grad_(False), anatomy, warned
+
+
+def load_tokenizer(folder: Folder, trust_remote_code: bool, *, required: bool = True) -> Any:
+    """The tokenizer of `folder`; None when it has none and none is required. Raises ModelError when it is missing or broken."""
+    place = next((path for path in (folder.body, folder.path) if any((path / name).is_file() for name in _TOKENIZER_FILES)), None)
+    if place is None and not required:
+        return None
+    try:
+        with quietly():
+            return AutoTokenizer.from_pretrained(str(place or folder.body), trust_remote_code=trust_remote_code)
+    except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+        raise ModelError(
+            f"cannot load the tokenizer of '{folder.name}': {_first_line(error)}; save it there with tokenizer.save_pretrained(folder)"
+        ) from error
+
+
+def _read_config(folder: Folder, trust_remote_code: bool) -> Any:
+    written = read_json(folder.body / "config.json")
+    model_type = written.get("model_type")
+    if model_type not in CONFIG_MAPPING and "auto_map" in written and not trust_remote_code:
+        raise ModelError(
+            f"'{folder.name}' (model type '{model_type}') runs code of its own from its folder; "
+            "read that code, then pass --trust-remote-code (trust_remote_code=True) if you trust it"
+        )
+    family = FAMILIES.get(model_type)
+    try:
+        with quietly():
+            return AutoConfig.from_pretrained(str(folder.body), trust_remote_code=trust_remote_code, **(family.overrides if family else {}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"cannot read {folder.body / 'config.json'} of '{folder.name}': {_first_line(error)}") from error
+
+
+def _check_complete(module: nn.Module, body: nn.Module, info: dict, folder: Folder) -> None:
+    """Refuse a body with weights the checkpoint does not hold: they would be random numbers. Poolers and task heads may lack."""
+    if info["mismatched_keys"]:
+        key, found, wanted = sorted(info["mismatched_keys"])[0]
+        raise ModelError(f"'{folder.name}' does not fit its config.json: {key} is {tuple(found)} in the weights, {tuple(wanted)} by the config")
+    inside = {id(parameter) for parameter in body.state_dict(keep_vars=True).values()}
+    state = module.state_dict(keep_vars=True)
+    missing = sorted(
+        key for key in info["missing_keys"] if not _HEADS & set(key.split(".")) and (key not in state or id(state[key]) in inside)
+    )
+    if missing:
+        raise ModelError(
+            f"'{folder.name}' lacks {len(missing)} weights of {type(body).__name__}, such as {missing[0]}: they would be random; "
+            "the checkpoint is incomplete or of another model than its config.json says"
+        )
+
+
+def _left_out_blocks(info: dict, anatomy: Anatomy, folder: Folder) -> list[str]:
+    marker = f"{anatomy.blocks.rsplit('.', 1)[-1]}.{anatomy.n_layers}."
+    if any(marker in f".{key}" for key in info["unexpected_keys"]):
+        return [f"'{folder.name}' holds more blocks than the {anatomy.n_layers} its config.json asks for: the others are left out"]
+    return []
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().split("\n") or [""])[0][:200] or type(error).__name__

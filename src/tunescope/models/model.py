@@ -1,0 +1,103 @@
+"""One side of a comparison: a body ready to run, its tokenizer, and what says exactly which model it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunescope.models.adapters import adapter_off, adapter_tensors, base_tensors
+from tunescope.models.anatomy import Anatomy
+from tunescope.models.output import OutputHead
+from tunescope.models.weights import hash_tensors, hash_tokenizer
+
+DEFAULT_MAX_LENGTH = 512  # tokens, where a model declares no length of its own or a longer one than is sensible to assume
+
+
+@dataclass
+class Model:
+    """A body (no task head) in evaluation order, with its tokenizer and anatomy.
+
+    Run `module` only inside `active()`: base and tuned may share one copy of the weights, and `active()` switches the adapter to
+    this side. `peft` is the PEFT wrapper around that shared copy, `adapter_on` tells which side this is, `adapter` describes it.
+    """
+
+    name: str
+    module: nn.Module
+    tokenizer: Any
+    anatomy: Anatomy
+    output: OutputHead = field(default_factory=OutputHead)
+    max_length: int = DEFAULT_MAX_LENGTH
+    lowercase: bool = False
+    revision: str | None = None
+    peft: Any = None
+    adapter_on: bool = False
+    adapter: dict | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks, first to last."""
+        return self.anatomy.block_modules(self.module)
+
+    @contextmanager
+    def active(self) -> Iterator[nn.Module]:
+        """The body in evaluation mode and on this side of the adapter; everything is put back afterwards."""
+        training = [module for module in self.module.modules() if module.training]
+        for module in training:
+            module.training = False
+        side = adapter_off(self.peft) if self.peft is not None and not self.adapter_on else nullcontext()
+        try:
+            with side:
+                yield self.module
+        finally:
+            for module in training:
+                module.training = True
+
+    def without_adapter(self, name: str | None = None) -> Model:
+        """The base side of the same weights: the adapter switched off."""
+        return replace(self, name=name or self.name, adapter_on=False, adapter=None, warnings=list(self.warnings))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights of this side by name, under the names the base has without an adapter; the adapter's own when it is on.
+
+        Parameters and persistent buffers of the body, without the pooler (which no site reads and many checkpoints lack).
+        """
+        return base_tensors(self.module) | (adapter_tensors(self.module) if self.adapter_on else {})
+
+    def identity(self) -> dict:
+        """JSON-able: what exactly this is. Hashing happens on the first call, in place and without a copy of the weights."""
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> dict:
+        tensors = self.tensors()
+        return {
+            "name": self.name,
+            "family": self.anatomy.family,
+            "derived": self.anatomy.derived,
+            "layers": self.anatomy.n_layers,
+            "width": self.anatomy.width,
+            "parameters": sum(tensor.numel() for tensor in tensors.values()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "revision": self.revision,
+            "weights_sha256": hash_tensors(tensors),
+            "tokenizer_sha256": hash_tokenizer(self.tokenizer),
+            "adapter": self.adapter,
+            "output": self.output.describe(),
+        }

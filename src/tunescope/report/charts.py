@@ -1,0 +1,50 @@
+"""Every chart of a comparison, as Vega-Lite specifications made with Altair: light palette, direct labels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from tunescope.report import reading
+from tunescope.report.chart_parts import Tables
+from tunescope.report.cross_layer import cross_layer
+from tunescope.report.depth_curve import depth_curve
+from tunescope.report.neighbourhood import neighbourhood_curve
+from tunescope.report.theme import chart_config
+from tunescope.report.two_sides import two_sides
+from tunescope.report.width_bars import width_bars
+
+
+def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[str, dict]:
+    """Every chart this comparison can show, by name: depth_curve_<measure>, isotropy, cross_layer, width, neighbourhood_curve."""
+    draw: dict[str, Callable[[Tables], Any]] = {}
+    if reading.layers(payload):
+        for measure in reading.comparing(payload):
+            draw[f"depth_curve_{measure}"] = functools.partial(depth_curve, payload, measure)
+        for measure in reading.one_sided(payload):
+            draw[measure] = functools.partial(two_sides, payload, measure)
+    if (payload.get("cross") or {}).get("values"):
+        draw["cross_layer"] = functools.partial(cross_layer, payload)
+    if (payload.get("width") or {}).get("shares"):
+        draw["width"] = functools.partial(width_bars, payload)
+    if (payload.get("nps_curve") or {}).get("values"):
+        draw["neighbourhood_curve"] = functools.partial(neighbourhood_curve, payload)
+    made = {name: _finish(drawing, width) for name, drawing in draw.items()}
+    return {name: spec for name, spec in made.items() if spec}
+
+
+def _finish(drawing: Callable[[Tables], Any], width: int | str) -> dict:
+    """The chart as a Vega-Lite dict: its rows, its width and the shared configuration put in; empty when there is nothing to draw."""
+    tables = Tables()
+    chart = drawing(tables)
+    if chart is None:
+        return {}
+    spec = chart.to_dict(validate=False)
+    spec |= {"datasets": tables.datasets, "width": width, "config": chart_config()}
+    spec["padding"] = {"left": 2, "top": 8, "right": 10, "bottom": 4}
+    if width == "container":
+        spec["autosize"] = {"type": "fit" if spec["height"] == "container" else "fit-x", "contains": "padding"}
+    elif spec["height"] == "container":
+        spec["height"] = width
+    return spec

@@ -1,0 +1,89 @@
+"""Numbers as a reader sees them: rounding never lies.
+
+`three(1.0)` is "1" and `three(0.99999)` is ">.999": a bare 1 or 0 is printed only when the value is exactly that. Every number of the page,
+the charts' labels and the terminal passes through here.
+"""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "–"
+MINUS = "−"
+
+
+def _known(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def three(value: float | None) -> str:
+    """Three decimals without the leading zero: ".884", "1" and "0" only when exact, else ">.999", "<.001", ">−.001"; "–" for none."""
+    if not _known(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    sign, size = (MINUS, -value) if value < 0 else ("", value)
+    if size == int(size):
+        return f"{sign}{int(size):,}" if size else "0"
+    rounded = f"{size:,.3f}"
+    if rounded == "0.000":
+        return f">{MINUS}.001" if sign else "<.001"
+    if rounded == "1.000":
+        if size > 1:
+            return f"<{MINUS}1" if sign else ">1"
+        return f"<{MINUS}.999" if sign else ">.999"
+    return sign + (rounded[1:] if rounded.startswith("0.") else rounded)
+
+
+def signed(value: float | None) -> str:
+    """`three` with its sign always shown: "+.120", "−.045", "0"; a size too small to print keeps its direction: "+<.001", "−<.001"."""
+    if not _known(value) or value == 0:
+        return three(value)
+    return ("+" if value > 0 else MINUS) + three(abs(value))
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """A 95% interval: "[.870, .898]"; "–" when either end is unknown."""
+    return f"[{three(low)}, {three(high)}]" if _known(low) and _known(high) else MISSING
+
+
+def half_width(value: float | None, low: float | None, high: float | None) -> str:
+    """The wider half of an interval: "±.014"; "–" when it is unknown."""
+    if not (_known(value) and _known(low) and _known(high)):
+        return MISSING
+    return f"±{three(max(high - value, value - low, 0.0))}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators: "81,234"."""
+    return f"{value:,.0f}".replace("-", MINUS) if _known(value) and not math.isinf(value) else MISSING
+
+
+def percent(share: float | None) -> str:
+    """A share as a whole percentage: "42%"; "100%" and "0%" only when exact, else ">99%" and "<1%"."""
+    if not _known(share) or math.isinf(share):
+        return MISSING
+    whole = round(abs(share) * 100)
+    if whole == 0 and share != 0:
+        return "<1%" if share > 0 else f">{MINUS}1%"
+    if whole == 100 and abs(share) != 1:
+        return ">99%" if abs(share) < 1 else ">100%"
+    return f"{MINUS if share < 0 else ''}{whole}%"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: "<0.1 s", "1.2 s", "48 s", "3 min 05 s"."""
+    if not _known(value):
+        return MISSING
+    if 0 < value < 0.05:
+        return "<0.1 s"
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def short_hash(value: str | None) -> str:
+    """The first twelve characters of a hash."""
+    text = str(value or "")
+    return f"{text[:12]}…" if len(text) > 12 else text or MISSING

@@ -1,0 +1,92 @@
+"""What was measured, in words: the two models, the texts, the ruler and the measures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunescope.report import reading
+from tunescope.report.numbers import MISSING, count, seconds, short_hash, three
+
+_IDENTITY = {"name": "name", "family": "family", "layers": "blocks", "width": "width", "parameters": "parameters", "dtype": "precision",
+             "revision": "revision", "adapter": "adapter", "weights_sha256": "weights, sha256", "tokenizer_sha256": "tokenizer, sha256",
+             "derived": "anatomy"}  # fmt: skip
+
+
+def _shown(key: str, value: Any) -> dict[str, str]:
+    full = ""
+    if value is None or value == "":
+        shown = MISSING
+    elif key.endswith("sha256"):
+        shown, full = short_hash(value), str(value)
+    elif key == "derived":
+        shown = "derived from the module tree" if value else "a known family"
+    elif isinstance(value, bool):
+        shown = "yes" if value else "no"
+    elif isinstance(value, int):
+        shown = count(value)
+    elif isinstance(value, dict):
+        shown = ", ".join(f"{k} {_shown(k, v)['shown']}" for k, v in value.items() if v is not None)
+    elif isinstance(value, list | tuple):
+        shown = ", ".join(map(str, value))
+    else:
+        shown = str(value)
+    return {"shown": shown, "full": full}
+
+
+def identity(base: dict, tuned: dict) -> list[dict[str, Any]]:
+    keys = [key for key in _IDENTITY if key in base or key in tuned]
+    keys += [key for key in {**base, **tuned} if key not in _IDENTITY]
+    rows = [
+        {"label": _IDENTITY.get(key, key.replace("_", " ")), "cells": [_shown(key, side.get(key)) for side in (base, tuned)]}
+        for key in keys
+    ]
+    return [row for row in rows if any(cell["shown"] != MISSING for cell in row["cells"])]
+
+
+def kept(payload: reading.Payload) -> list[dict[str, str]]:
+    """The texts, versions and times of the measurement."""
+    data = payload.get("data") or {}
+    labels = {"n": "texts", "source": "source", "sampled_from": "sampled from", "pooling": "pooling", "max_length": "cut at, tokens",
+              "truncated": "texts cut", "tokens": "tokens", "rows": "rows compared", "prompt": "prompt", "seed": "seed",
+              "batch_size": "batch size", "sha256": "texts, sha256"}  # fmt: skip
+    rows = [
+        {"label": labels.get(key, key.replace("_", " ")), **_shown(key, data[key])}
+        for key in [*labels, *(k for k in data if k not in labels)]
+        if key in data
+    ]
+    rows = [row for row in rows if row["shown"] != MISSING]
+    if payload.get("versions"):
+        rows.append(
+            {"label": "versions", "shown": ", ".join(f"{name} {version}" for name, version in payload["versions"].items()), "full": ""}
+        )
+    if payload.get("seconds"):
+        rows.append(
+            {"label": "time", "shown": ", ".join(f"{name} {seconds(value)}" for name, value in payload["seconds"].items()), "full": ""}
+        )
+    return rows
+
+
+def controls(payload: reading.Payload) -> list[dict[str, str]]:
+    names = reading.comparing(payload)
+    out = []
+    for control in payload.get("controls") or []:
+        changes = [reading.entry(row, names[0]).get("change") for row in control["layers"]] if names else []
+        largest = max((change for change in changes if change is not None), default=None)
+        said = [str(control["note"])] if control.get("note") else []
+        said += [f"largest change {three(largest)} ({reading.about(payload, names[0])['change']})"] if largest is not None else []
+        out.append({"name": control["name"], "said": "; ".join(said)})
+    return out
+
+
+def definition(payload: reading.Payload, name: str) -> dict[str, str]:
+    about = reading.about(payload, name)
+    ends = about.get("range") or []
+    shown = [three(end) if end is not None else "∞" for end in ends]
+    url = str(about.get("reference") or "")
+    return {
+        "name": name, "title": about["title"], "direction": about.get("direction") or MISSING,
+        "range": f"{'−' if ends and ends[0] is None else ''}{' to '.join(shown)}" if len(ends) == 2 else "",
+        "change": about["change"], "interval": about.get("interval") or MISSING, "null": about.get("null") or "none",
+        "invariances": ", ".join(about.get("invariances") or []) or "nothing",
+        "url": url if url.startswith(("https://", "http://")) else "",
+    }  # fmt: skip

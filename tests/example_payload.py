@@ -1,0 +1,175 @@
+"""A comparison.json as `Comparison.payload()` writes it, made up but of realistic size, with hostile names and texts on request."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from typing import Any
+
+HOSTILE_TEXT = '<script>alert(1)</script> & "quotes" </script><!-- \u2028 ${x} {{ 7*7 }}'
+HOSTILE_NAME = "<img src=x onerror=alert(2)>/e5</script>\x1b[31m"
+REFERENCE = "https://proceedings.mlr.press/v97/kornblith19a.html"
+
+MEASURES: dict[str, dict[str, Any]] = {
+    "cka": {"title": "Linear CKA", "direction": "higher is closer", "range": [0, 1], "change": "1 − cka",
+            "interval": "delete-one jackknife, 95%", "null": "row permutation, closed form",
+            "invariances": ["rotation", "isotropic scale", "translation"], "reference": REFERENCE},
+    "debiased_cka": {"title": "Debiased CKA", "direction": "higher is closer", "range": [None, 1], "change": "1 − debiased_cka",
+                     "interval": "delete-one jackknife, 95%", "null": "row permutation, closed form",
+                     "invariances": ["rotation", "isotropic scale", "translation"], "reference": "https://arxiv.org/abs/2010.15327"},
+    "procrustes": {"title": "Procrustes distance", "direction": "lower is closer", "range": [0, math.sqrt(2)], "change": "procrustes",
+                   "interval": "infinitesimal jackknife, 95%", "null": "row permutation, ten draws",
+                   "invariances": ["rotation", "isotropic scale", "translation"], "reference": "https://arxiv.org/abs/2108.01661"},
+    "nps": {"title": "Neighbourhood preservation, cosine, k = 10", "direction": "higher is closer", "range": [0, 1], "change": "1 − nps",
+            "interval": "delete-a-group jackknife, 95%", "null": "k/(N − 1)",
+            "invariances": ["rotation", "isotropic scale"], "reference": "https://arxiv.org/abs/2305.06329"},
+    "isotropy": {"title": "Isotropy (IsoScore)", "direction": "higher is closer", "range": [0, 1], "change": "tuned − base",
+                 "interval": "delete-one jackknife, 95%", "null": None, "invariances": ["rotation", "isotropic scale", "translation"],
+                 "reference": "https://aclanthology.org/2022.findings-acl.262/"},
+}  # fmt: skip
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def identity(name: str, blocks: int, adapter: dict | None) -> dict:
+    return {
+        "name": name, "family": "bert", "layers": blocks, "width": 384, "parameters": 22_713_216, "weights_sha256": sha(name),
+        "tokenizer_sha256": sha("tokenizer"), "revision": None, "dtype": "float32", "adapter": adapter, "derived": False,
+    }  # fmt: skip
+
+
+def _bump(depth: float, top: float) -> float:
+    return top * (depth**1.6) * (1 - 0.22 * math.exp(-((depth - 1) ** 2) / 0.006))
+
+
+def _numbers(measure: str, change: float, *, noise: float = 3e-9) -> dict:
+    spread = 0.004 + 0.03 * change
+    if measure == "procrustes":
+        value, null, sd = math.sqrt(2) * math.sqrt(max(change, 0)) * 0.9, 1.108, 0.004
+        moved = value
+    else:
+        scale = {"cka": 1.0, "debiased_cka": 1.06, "nps": 1.7}[measure]
+        moved = min(change * scale, 0.985)
+        value, null, sd = 1 - moved, {"cka": 0.071, "debiased_cka": 0.0, "nps": 0.0100}[measure], 0.003
+    spread = spread if change else 0.0
+    return {"value": value, "change": moved, "low": value - spread, "high": value + spread, "null": null, "null_sd": sd, "noise": noise}
+
+
+def _row(change: float, depth: float) -> dict:
+    status = "untouched" if change < 0.01 else "refined" if change < 0.13 else "rewritten"
+    measures = {name: _numbers(name, change) for name in MEASURES if name != "isotropy"}
+    base = 0.05 + 0.21 * (1 - depth) ** 2
+    tuned = base + 0.19 * change - 0.004 * depth
+    measures["isotropy"] = {
+        "value": tuned, "base": base, "change": tuned - base, "low": tuned - 0.006, "high": tuned + 0.006,
+        "null": None, "null_sd": None, "noise": None, "null_reason": "permuting the rows of one array changes nothing",
+    }  # fmt: skip
+    return {"status": status, "identical": change == 0, "saturated": False, "measures": measures}
+
+
+def _cross(names: list[str], changes: list[float]) -> dict:
+    count = len(names)
+    values = [
+        [math.exp(-2.2 * abs(i - j) / max(count, 4)) * (1 - changes[j]) + 0.03 * math.sin(i * 1.7 + j) * (i != j) for j in range(count)]
+        for i in range(count)
+    ]
+    values = [[min(1.0, max(0.02, value)) for value in row] for row in values]
+    return {"measure": "cka", "values": values, "base_names": names, "tuned_names": names, "null": [[0.071] * count for _ in names]}
+
+
+def _controls(rows: list[dict]) -> list[dict]:
+    made = []
+    for name, note, top, power in (
+        ("gaussian noise, σ = .02", "independent noise on every weight matrix", 0.17, 1.1),
+        ("int4 rounding", "weights rounded to 4 bits, group of 64", 0.055, 0.9),
+        ("int8 rounding", "weights rounded to 8 bits per row", 0.0004, 1.0),
+    ):
+        layers = [
+            {key: row[key] for key in ("index", "name", "depth")}
+            | {"measures": {m: _numbers(m, top * row["depth"] ** power) for m in MEASURES if m != "isotropy"}}
+            for row in rows
+        ]
+        made.append({"name": name, "note": note, "layers": layers, "locality": {"cka": {"slope": top}}})
+    return made
+
+
+TEXTS = (
+    ("line 412", "os.path.commonpath(paths): Return the longest common sub-path of each pathname in the sequence paths.", 0.612, 1),
+    ("line 88", HOSTILE_TEXT, 0.588, 2),
+    ("line 731", "هذا نص عربي قصير للتجربة، مع رقم 42 وكلمة Python في الوسط.", 0.561, 2),
+    ("line 19", "🧪 Deprecated since version 3.12: 👩‍👩‍👧‍👦 the family emoji stays one glyph.", 0.534, 3),
+    ("line 640", "A" * 120 + " an unbreakable word of one hundred and twenty letters, then an ordinary ending.", 0.507, 3),
+    ("line 5", "The decimal module provides support for fast correctly rounded decimal floating point arithmetic.", 0.024, 10),
+    ("line 301", "Changed in version 3.7: Keyword arguments are now accepted.", 0.021, 10),
+    ("line 77", "See also the shelve module, which uses pickle to store Python objects in DBM-style database files.", 0.017, 10),
+)
+
+
+def example(
+    *, blocks: int = 6, top: float = 0.42, base: str = "sentence-transformers/all-MiniLM-L6-v2", tuned: str = "./my-adapter"
+) -> dict:
+    """A whole payload for a model of that many blocks whose strongest layer changed by about `top` (1 − cka)."""
+    rows = []
+    for index in range(blocks + 1):
+        depth = index / blocks
+        rows.append({"index": index, "name": f"block {index}" if index else "embeddings", "depth": depth} | _row(_bump(depth, top), depth))
+    changes = [row["measures"]["cka"]["change"] for row in rows]
+    names = [row["name"] for row in rows]
+    steps = [abs(change) for change in changes[1:]]
+    total = sum(steps)
+    shares = [step / total for step in steps] if total else None
+    peak = max(range(len(rows)), key=changes.__getitem__)
+    curve = {
+        "slope": 0.391,
+        "rank_slope": 0.964,
+        "peak_depth": rows[peak]["depth"],
+        "peak_layer": peak,
+        "monotone": False,
+        "saturated_layers": [],
+    }
+    texts = [{"id": i, "text": text, "moved": moved, "kept": kept, "of": 10} for i, text, moved, kept in TEXTS]
+    return {
+        "schema": "tunescope.comparison/1", "created": "2026-11-22T13:30:00+00:00", "tunescope": "0.1.0",
+        "headline": (
+            f"The change sits in the last layers: block {peak} moved most (1 − CKA {changes[peak]:.3f}, chance .929), twice as far as "
+            "gaussian noise of σ = .02, while the embeddings are bit-identical."
+        ),
+        "base": identity(base, blocks, None),
+        "tuned": identity(tuned, blocks, {"type": "LORA", "r": 8, "alpha": 16, "targets": ["query", "value"]}),
+        "data": {"n": 1000, "source": "python documentation", "sha256": sha("texts"), "sampled_from": 12_345, "pooling": "mean",
+                 "max_length": 128, "prompt": "", "truncated": 12, "tokens": 81_234, "rows": 1000, "seed": 0, "batch_size": 32},
+        "measures": copy.deepcopy(MEASURES), "default_measure": "cka", "layers": rows,
+        "sites": {"final": {"name": "final", **_row(top * 0.8, 1.0)}, "output": {"name": "output", **_row(top * 0.74, 1.0)}},
+        "cross": _cross(names, changes),
+        "locality": {name: dict(curve) for name in MEASURES},
+        "width": {"shares": shares, "final_share": shares[-1] if shares else None, "layers": names[1:],
+                  "reason": None if shares else "no block changed, so there is nothing to share out"},
+        "status_rule": "untouched: CKA ≥ .99 or change within noise; refined: CKA ≥ .87; rewritten: below.",
+        "nps_curve": {"k": [5, 10, 25, 50], "names": names,
+                      "values": [[min(1.0, 1 - 1.7 * change * (1.12 - 0.07 * step)) for step in range(4)] for change in changes]},
+        "texts": {"site": "output", "most": texts[:5], "least": texts[5:]},
+        "controls": _controls(rows),
+        "warnings": ["23 of 1,000 texts are duplicates of another; their neighbours tie."],
+        "notes": ["block 6 is read before the final norm; the site `final` is read after it."],
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "python": "3.11.9"},
+        "seconds": {"load": 1.94, "forward": 12.7, "geometry": 0.83},
+    }  # fmt: skip
+
+
+def hostile() -> dict:
+    """The example with a script in every place a stranger's string can reach."""
+    payload = example(base=HOSTILE_NAME, tuned=HOSTILE_NAME + "tuned")
+    payload["headline"] += HOSTILE_TEXT
+    payload["warnings"] = [HOSTILE_TEXT, "[red]markup[/red] \x1b[31mescape"]
+    payload["notes"] = [HOSTILE_TEXT]
+    payload["data"]["source"] = HOSTILE_TEXT
+    payload["data"]["prompt"] = HOSTILE_TEXT
+    payload["controls"][0]["name"] = HOSTILE_TEXT
+    payload["layers"][1]["name"] = HOSTILE_TEXT
+    payload["cross"]["base_names"] = [HOSTILE_TEXT, *payload["cross"]["base_names"][1:]]
+    payload["measures"]["cka"]["reference"] = "javascript:alert(3)"
+    payload["status_rule"] = HOSTILE_TEXT
+    return payload
