@@ -7,7 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, DECODERS, LAYERS, TEXTS, UNLISTED, WIDTH, save_sentence_transformer, tiny_model, tiny_tokenizer, tokenizer_for
+from tiny_models import (
+    CONFIGS,
+    DECODERS,
+    LAYERS,
+    RECURRENT,
+    TEXTS,
+    UNLISTED,
+    WIDTH,
+    save_sentence_transformer,
+    tiny_model,
+    tiny_tokenizer,
+    tokenizer_for,
+)
 
 from tunescope.activations import SITES, capture
 from tunescope.activations.batches import plan_batches
@@ -66,6 +78,19 @@ def test_block_l_is_before_the_final_norm_and_final_after_it(family):
             expected = model.module.decoder.project_out(expected)
     torch.testing.assert_close(found.sites["final"], expected, rtol=1e-5, atol=1e-5)
     assert (norm is not None) == (family in DECODERS)
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+def test_recurrent_families(family):
+    """Their hidden_states in transformers leave the embeddings out and end with the normed last block."""
+    model = load_model((tiny_model(family), tiny_tokenizer(special=False)))
+    found, text = capture(model, TEXTS, pooling="none"), model.tokenizer(TEXTS[0], return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        states = model.module(**text, output_hidden_states=True).hidden_states
+        embedded = model.module.get_input_embeddings()(text["input_ids"])
+    for index, expected in enumerate([embedded, *states[:-1]]):
+        torch.testing.assert_close(found.layers[index][found.groups == 0], expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.sites["final"][found.groups == 0], states[-1][0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama", "opt"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -25,7 +26,7 @@ from tiny_models import (
     tiny_model,
     tiny_tokenizer,
 )
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from tunescope.activations import capture
 from tunescope.errors import ActivationError, AdapterError, DeviceError, InputError, ModelError, UnknownName, UnsafeWeights
@@ -58,6 +59,12 @@ def folder(tmp_path) -> Path:
     return save_model(tmp_path / "model")
 
 
+def body_of(folder: Path) -> torch.nn.Module:
+    """The body as transformers itself loads it."""
+    with quietly():
+        return AutoModel.from_pretrained(folder)
+
+
 def rows(model: Model) -> torch.Tensor:
     found = capture(model, TEXTS)
     return torch.stack(list(found.layers.values()))
@@ -68,6 +75,11 @@ def rewrite(path: Path, change) -> None:
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def doubled(word: str):
+    """A change that doubles the tensors whose name holds `word`."""
+    return lambda tensors: tensors.update({key: 2 * value for key, value in tensors.items() if word in key})
 
 
 # ---- sources
@@ -186,18 +198,13 @@ def test_identity_is_the_weights_and_not_the_file_or_the_way_in(base, tmp_path):
     model = load_model(base, device="cpu")
     identity = model.identity()
     assert json.loads(json.dumps(identity)) == identity
-    again = load_model((AutoModelQuiet(base), model.tokenizer)).identity()
+    again = load_model((body_of(base), model.tokenizer)).identity()
     assert again["weights_sha256"] == identity["weights_sha256"]
     assert again["tokenizer_sha256"] == identity["tokenizer_sha256"]
     with torch.no_grad():
         other = load_model(base, device="cpu")
         other.blocks[2].output.dense.bias[3] += 1e-6
     assert other.identity()["weights_sha256"] != identity["weights_sha256"]
-
-
-def AutoModelQuiet(folder: Path) -> torch.nn.Module:  # noqa: N802
-    with quietly():
-        return AutoModel.from_pretrained(folder)
 
 
 def test_the_hash_is_sha256_over_names_and_bytes(base):
@@ -264,11 +271,9 @@ def test_an_adapter_trained_with_a_task_head_fits_the_bare_body(tmp_path, family
     trained = save_adapter(tmp_path / "adapter", place, head=head, target_modules=targets)
     off, on = load_pair(place, trained, device="cpu")
     text = "the cat sat on the mat"
-    loaders = {"mlm": "AutoModelForMaskedLM", "lm": "AutoModelForCausalLM"}
-    import transformers
-
+    loader = {"mlm": AutoModelForMaskedLM, "lm": AutoModelForCausalLM}[head]
     with quietly(), torch.inference_mode():
-        whole = PeftModel.from_pretrained(getattr(transformers, loaders[head]).from_pretrained(place), trained).eval()
+        whole = PeftModel.from_pretrained(loader.from_pretrained(place), trained).eval()
         expected = whole.get_base_model().base_model(**on.tokenizer(text, return_tensors="pt")).last_hidden_state[0]
     found = capture(on, [text], pooling="none").sites["final"]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -285,44 +290,26 @@ def test_what_an_adapter_does_outside_the_body_is_said(tmp_path):
 def test_a_per_layer_rank_and_saved_modules_arrive(tmp_path, base):
     options = {"rank_pattern": {"encoder.layer.1.attention.self.query": 4}, "modules_to_save": ["word_embeddings"], "use_dora": True}
     trained = save_adapter(tmp_path / "adapter", base, **options)
-    with safetensors_changed(trained, "embeddings.word_embeddings"):
-        off, on = load_pair(base, trained, device="cpu")
+    rewrite(trained / "adapter_model.safetensors", doubled("word_embeddings"))
+    off, on = load_pair(base, trained, device="cpu")
     assert off.module is on.module
     assert torch.equal(rows(off), rows(load_model(base, device="cpu")))
     assert (rows(on) - rows(off))[0].abs().max() > 1e-3
     assert off.identity()["weights_sha256"] == load_model(base, device="cpu").identity()["weights_sha256"]
 
 
-class safetensors_changed:  # noqa: N801
-    """Double the adapter's tensors whose name holds a word."""
-
-    def __init__(self, folder: Path, word: str):
-        def change(tensors):
-            for key in tensors:
-                if word in key:
-                    tensors[key] = tensors[key] * 2
-
-        rewrite(folder / "adapter_model.safetensors", change)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-
 def test_an_adapter_that_trains_base_biases_gets_its_own_copy(tmp_path, base):
-    model = AutoModelQuiet(base)
+    model = body_of(base)
     trained = save_adapter(tmp_path / "adapter", base, model=model, bias="all")
-    with safetensors_changed(trained, "bias"):
-        off, on = load_pair(base, trained, device="cpu")
+    rewrite(trained / "adapter_model.safetensors", doubled("bias"))
+    off, on = load_pair(base, trained, device="cpu")
     assert off.module is not on.module
     assert torch.equal(rows(off), rows(load_model(base, device="cpu")))
     assert not torch.equal(rows(off), rows(on))
 
 
 def test_a_loaded_base_is_not_touched_by_an_adapter(base, adapter):
-    module = AutoModelQuiet(base)
+    module = body_of(base)
     names = set(module.state_dict())
     off, on = load_pair((module, tiny_tokenizer()), adapter, device="cpu")
     assert set(module.state_dict()) == names
@@ -332,7 +319,7 @@ def test_a_loaded_base_is_not_touched_by_an_adapter(base, adapter):
 
 def test_a_peft_model_is_its_own_base_with_the_adapter_off(base):
     plain = load_model(base, device="cpu")
-    peft = adapted(AutoModelQuiet(base)).train()
+    peft = adapted(body_of(base)).train()
     trains = {name: parameter.requires_grad for name, parameter in peft.named_parameters()}
     for source in (None, (peft.get_base_model(), plain.tokenizer), (peft, plain.tokenizer)):
         off, on = load_pair(source, (peft, plain.tokenizer))
@@ -406,6 +393,24 @@ def test_a_pair_without_a_base(folder):
         load_pair(None, (tiny_model(), tiny_tokenizer()))
 
 
+def test_a_sentence_transformers_folder_of_an_adapter_declares_its_own_output(tmp_path, base, adapter):
+    place = save_sentence_transformer(tmp_path / "st", pooling={"pooling_mode_cls_token": True})
+    for name in ("model.safetensors", "config.json"):
+        (place / name).unlink()
+    for path in adapter.glob("adapter_*"):
+        (place / path.name).write_bytes(path.read_bytes())
+    off, on = load_pair(None, place, device="cpu")
+    assert (off.output.declared, on.output.declared, on.output.pooling, on.max_length) == (False, True, ("cls",), 12)
+    assert off.name == str(base)
+
+
+def test_nan_in_an_adapter_names_it(tmp_path, base):
+    trained = save_adapter(tmp_path / "adapter", base)
+    rewrite(trained / "adapter_model.safetensors", lambda tensors: next(iter(tensors.values())).fill_(float("inf")))
+    with pytest.raises(ActivationError, match="the weights of '.*adapter' hold Inf in encoder.layer.0.attention.self.query.lora_A"):
+        load_pair(base, trained, device="cpu")
+
+
 # ---- refusals
 
 
@@ -437,7 +442,7 @@ def test_pickles_are_refused_with_a_recipe_that_works(folder, tmp_path, adapter)
     with pytest.raises(UnsafeWeights, match="only as pytorch_model.bin: a pickle, which can run code when it is opened; convert it once") as refusal:
         load_model(folder)
     recipe = str(refusal.value).split('python -c "')[1].rstrip('"')
-    with monkey_cwd(folder):
+    with contextlib.chdir(folder):
         exec(recipe)  # noqa: S102
     assert torch.equal(rows(load_model(folder, device="cpu")), expected)
     pickled = tmp_path / "adapter"
@@ -446,12 +451,6 @@ def test_pickles_are_refused_with_a_recipe_that_works(folder, tmp_path, adapter)
     torch.save({}, pickled / "adapter_model.bin")
     with pytest.raises(UnsafeWeights, match="only as adapter_model.bin"):
         load_model(pickled)
-
-
-def monkey_cwd(folder: Path):
-    import contextlib
-
-    return contextlib.chdir(folder)
 
 
 def test_damaged_weights_name_the_file(folder):

@@ -51,13 +51,17 @@ CONFIGS: dict[str, dict] = {
     "gemma3_text": _GROUPED | {"sliding_window": 8},
 }
 UNLISTED: dict[str, dict] = {"phi": _MODERN, "bloom": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": LAYERS, "n_head": 2}}
+RECURRENT: dict[str, dict] = {
+    "mamba": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 4},
+    "rwkv": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "attention_hidden_size": WIDTH, "context_length": 64},
+}
 DECODERS = ("gpt2", "opt", "gpt_neox", "codegen", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
 
 
 def tiny_config(family: str = "bert", **changes):
     """The config of a tiny model: 3 blocks of 16 features, 48 tokens, 64 positions."""
     with quietly():
-        return AutoConfig.for_model(family, **((CONFIGS | UNLISTED).get(family, {}) | changes))
+        return AutoConfig.for_model(family, **((CONFIGS | UNLISTED | RECURRENT).get(family, {}) | changes))
 
 
 def tiny_model(family: str = "bert", *, seed: int = 0, head: str = "", **changes) -> torch.nn.Module:

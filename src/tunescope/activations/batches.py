@@ -107,7 +107,8 @@ def collate(tokens: TokenisedTexts, batch: np.ndarray, *, pad_id: int, device: t
 
 def check_vocabulary(tokens: TokenisedTexts, model: Model) -> None:
     """Raise ModelError when the tokenizer makes ids the model has no embedding for."""
-    rows, highest = getattr(model.module.get_input_embeddings(), "num_embeddings", None), int(tokens.ids.max())
+    table, highest = getattr(model.module, "get_input_embeddings", lambda: None)(), int(tokens.ids.max())
+    rows = getattr(table, "num_embeddings", None)
     if rows is not None and highest >= rows:
         raise ModelError(
             f"the tokenizer of '{model.name}' makes token {highest}, but the model has embeddings for {rows} tokens only; "

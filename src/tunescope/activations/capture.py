@@ -23,7 +23,7 @@ from tunescope.models.quiet import quietly
 SITES = ("final", "output")
 
 
-@dataclass
+@dataclass(eq=False)
 class Activations:
     """Rows of one model on n texts, in the order the texts were given; float32, on the CPU.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from tunescope.errors import NotEnoughRows, UnknownName
@@ -122,21 +122,21 @@ def overlap(a: Int[Tensor, "n m"], b: Int[Tensor, "n m"], k: int) -> Int[Tensor,
     return (positions(a[:, :k], b[:, :k]) < k).sum(1)
 
 
-def overlap_without_each(a: Int[Tensor, "n m"], b: Int[Tensor, "n m"], k: int) -> Float[Tensor, " n"]:
-    """Mean kept fraction of neighbours with each row left out in turn, exactly, from graphs of k+1 neighbours.
+def overlap_se(a: Int[Tensor, "n k"], b: Int[Tensor, "n k"], *, groups: Int[Tensor, " n"] | None = None) -> float:
+    """Standard error of the mean kept fraction: the kept fractions of rows that are neighbours on either side (or of one group) covary.
 
-    Leaving out j changes only the lists that j is in: there the (k+1)-th neighbour moves up.
+    Var = Σᵢ Σⱼ rᵢrⱼ / n² over i = j, neighbours, and group mates, with r the deviations from the mean. In simulations this is .85 to 1.05
+    of the true spread; taking rows as independent gives .6 to .95, and a jackknife 1.6 to 3.3, because leaving rows out flips list ends.
     """
-    n = len(a)
-    a, b = a[:, : k + 1].long(), b[:, : k + 1].long()
-    at_b, at_a = positions(a, b), positions(b, a)  # k+1 where absent
-    kept = (at_b[:, :k] < k).sum(1)
-    up_a, up_b = (at_b[:, k] < k).long(), (at_a[:, k] < k).long()  # is the one that moves up already among the other's k?
-    both_up = up_a + up_b + (at_b[:, k] == k).long()
-    shared = at_b[:, :k] < k
-    from_a = torch.where(shared, (both_up - 1)[:, None], up_a[:, None].expand_as(shared))
-    only_b = torch.where(at_a[:, :k] < k, 0, up_b[:, None].expand_as(shared))
-    total = torch.full((n,), int(kept.sum()), dtype=torch.long, device=a.device) - kept
-    total.scatter_add_(0, a[:, :k].flatten(), from_a.flatten())
-    total.scatter_add_(0, b[:, :k].flatten(), only_b.flatten())
-    return total.double() / ((n - 1) * k)
+    n, k = a.shape
+    kept = overlap(a, b, k).double() / k
+    rest = kept - kept.mean()
+    groups = torch.arange(n, device=a.device) if groups is None else groups.to(a.device).unique(return_inverse=True)[1]
+    totals = torch.zeros(int(groups.max()) + 1, dtype=torch.float64, device=a.device).index_add_(0, groups, rest)
+    tails = torch.arange(n, device=a.device)[:, None].expand(n, 2 * k)
+    heads = torch.cat([a, b], dim=1).long()
+    pairs = torch.cat([tails * n + heads, heads * n + tails]).flatten().unique()
+    i, j = pairs // n, pairs % n
+    apart = groups[i] != groups[j]
+    own, covary = totals @ totals, (rest[i] * rest[j])[apart].sum()
+    return float(torch.maximum(own + covary, own).sqrt() / n)

@@ -41,7 +41,7 @@ def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: boo
     body = text_body(module)
     anatomy = read_anatomy(body)
     _check_complete(module, body, info, folder)
-    check_finite(body, name=folder.name)
+    check_finite(body.state_dict(), name=folder.name)
     warned = _left_out_blocks(info, anatomy, folder)
     if body is not module and getattr(config, "is_encoder_decoder", False):
         warned.append(f"'{folder.name}' is an encoder-decoder: its encoder is read, its decoder is not")

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from tunescope.errors import AdapterError, DeviceError, InputError, UnknownName
-from tunescope.models.adapters import AdapterFiles, alters_base, attach, read_adapter
+from tunescope.models.adapters import AdapterFiles, adapter_tensors, alters_base, attach, read_adapter
 from tunescope.models.body import load_body, load_tokenizer
 from tunescope.models.lengths import declared_length
 from tunescope.models.model import Model
 from tunescope.models.objects import derived_warning, from_object
-from tunescope.models.output import OutputHead, read_output
+from tunescope.models.output import read_output
 from tunescope.models.sources import Folder, find_folder, read_json
 from tunescope.models.weights import check_finite, hash_tensors
 
@@ -40,15 +40,8 @@ def load_model(
     Raises ModelError (no such model, not a model, damaged, does not fit), UnsafeWeights (only a pickle), AdapterError,
     DeviceError, UnknownName (dtype), ActivationError (NaN or Inf in the weights).
     """
-    if isinstance(source, Model):
-        return replace(source, name=name) if name else source
-    if not isinstance(source, str | Path):
-        return from_object(source, name=name)
     options = _options(device, dtype, trust_remote_code)
-    folder = find_folder(source, revision=revision, trust_remote_code=trust_remote_code)
-    if folder.is_adapter:
-        return _load_on_base(folder, _base_of(folder), options, share=False, name=name)[1]
-    return _from_folder(folder, options, name=name)
+    return _load(_find(source, revision, options), options, name=name)
 
 
 def load_pair(
@@ -67,17 +60,58 @@ def load_pair(
     to the base, tuned_revision to the tuned model. Raises as `load_model`, and InputError when base is None and cannot be read off tuned.
     """
     options = _options(device, dtype, trust_remote_code)
-    if not isinstance(tuned, str | Path):
-        return _pair_of_objects(base, load_model(tuned), options, revision=revision)
-    folder = find_folder(tuned, revision=tuned_revision, trust_remote_code=trust_remote_code)
-    if not folder.is_adapter:
-        if base is None:
-            raise InputError(f"no base given, and '{tuned}' is no adapter that names one; give the base model too")
-        return load_model(base, revision=revision, **options), _from_folder(folder, options)
-    base = _base_of(folder) if base is None else base
-    if isinstance(base, str | Path) and find_folder(base, revision=revision, trust_remote_code=trust_remote_code).is_adapter:
-        return load_model(base, revision=revision, **options), _load_on_base(folder, _base_of(folder), options, share=False)[1]
-    return _load_on_base(folder, base, options, share=True, revision=revision)
+    tuned = _find(tuned, tuned_revision, options)
+    if not isinstance(tuned, Folder):
+        return _pair_of_objects(base, _load(tuned, options), options, revision=revision)
+    if base is None and not tuned.is_adapter:
+        raise InputError(f"no base given, and '{tuned.name}' is no adapter that names one; give the base model too")
+    base = _find(_base_of(tuned) if base is None else base, revision, options)
+    if tuned.is_adapter and not (isinstance(base, Folder) and base.is_adapter):
+        return _load_on_base(tuned, base, options)
+    return _load(base, options), _load(tuned, options)
+
+
+def _find(source: Any, revision: str | None, options: dict) -> Any:
+    """The folder of a name; anything loaded is left as it is."""
+    if not isinstance(source, str | Path):
+        return source
+    return find_folder(source, revision=revision, trust_remote_code=options["trust_remote_code"])
+
+
+def _load(source: Any, options: dict, *, name: str | None = None) -> Model:
+    if isinstance(source, Model):
+        return replace(source, name=name) if name else source
+    if not isinstance(source, Folder):
+        return from_object(source, name=name)
+    if source.is_adapter:
+        return replace(_load_on_base(source, _find(_base_of(source), None, options), options)[1], name=name or source.name)
+    body, anatomy, warned = load_body(source, **options)
+    model = Model(
+        name=name or source.name,
+        module=body,
+        tokenizer=load_tokenizer(source, options["trust_remote_code"]),
+        anatomy=anatomy,
+        revision=source.revision,
+        warnings=[*derived_warning(name or source.name, anatomy), *warned],
+    )
+    return _deployed(model, source)
+
+
+def _deployed(model: Model, folder: Folder) -> Model:
+    """`model` with the head, length and casing its folder declares, or the length its tokenizer does."""
+    if not folder.is_sentence_transformer:
+        return replace(model, max_length=declared_length(model.module, model.tokenizer, declared=None))
+    head, warning = read_output(folder.path, asked=folder.name)
+    path = folder.body / "sentence_bert_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    length = settings.get("max_seq_length") or model.tokenizer.model_max_length
+    return replace(
+        model,
+        output=replace(head, layers=tuple(layer.to(model.device).eval() for layer in head.layers)),
+        max_length=declared_length(model.module, model.tokenizer, declared=length),
+        lowercase=bool(settings.get("do_lower_case")),
+        warnings=[*model.warnings, *([f"'{folder.name}': {warning}"] if warning else [])],
+    )
 
 
 def _pair_of_objects(base: Any, tuned: Model, options: dict, *, revision: str | None) -> tuple[Model, Model]:
@@ -85,71 +119,37 @@ def _pair_of_objects(base: Any, tuned: Model, options: dict, *, revision: str | 
         raise InputError(f"no base given, and '{tuned.name}' carries no adapter to switch off; give the base model too")
     if base is None:
         return tuned.without_adapter(), tuned
-    loaded = load_model(base, revision=revision, **options)
+    loaded = _load(_find(base, revision, options), options)
     if tuned.peft is not None and loaded.module is tuned.module:
         return tuned.without_adapter(loaded.name), tuned
     return loaded, tuned
 
 
-def _load_on_base(
-    folder: Folder, base: Any, options: dict, *, share: bool, revision: str | None = None, name: str | None = None
-) -> tuple[Model, Model]:
-    """The base, and the adapter of `folder` on it: one copy of the weights if `share`, unless the adapter rewrites base weights."""
+def _load_on_base(folder: Folder, base: Any, options: dict) -> tuple[Model, Model]:
+    """The base, and the adapter of `folder` on it: one copy of the weights, unless the adapter rewrites the base's own weights."""
     files = read_adapter(folder.path, asked=folder.name)
-    loaded = load_model(base, revision=revision, **options)
+    loaded = _load(base, options)
     if loaded.peft is not None:
         raise AdapterError(f"the base '{loaded.name}' carries an adapter already; give the plain base, or merge that adapter first")
     body = loaded.module
-    if not isinstance(base, str | Path) or (share and alters_base(files, body)):
+    if not isinstance(base, Folder) or alters_base(files, body):
         body = copy.deepcopy(body)  # never change a caller's object; never let an adapter write into the base we compare with
     peft, warned = attach(body, files, loaded.anatomy, base_name=loaded.name)
-    check_finite(body, name=folder.name)
-    tokenizer = load_tokenizer(folder, options["trust_remote_code"], required=False) or loaded.tokenizer
-    head, head_warning = _read_head(folder, options["device"]) if folder.is_sentence_transformer else (loaded.output, None)
+    check_finite(adapter_tensors(body), name=folder.name)
     tuned = replace(
         loaded,
-        name=name or folder.name,
+        name=folder.name,
         module=body,
-        tokenizer=tokenizer,
-        output=head,
+        tokenizer=load_tokenizer(folder, options["trust_remote_code"], required=False) or loaded.tokenizer,
         revision=folder.revision,
         peft=peft,
         adapter_on=True,
-        warnings=[*loaded.warnings, *warned, *_other_base(files, base), *([f"'{folder.name}': {head_warning}"] if head_warning else [])],
+        adapter=files.describe() | {"sha256": hash_tensors(files.state)},
+        warnings=[*loaded.warnings, *warned, *_other_base(files, base)],
     )
-    tuned.adapter = files.describe() | {"sha256": hash_tensors(files.state)}
-    if body is loaded.module:
-        loaded = replace(loaded, peft=peft)
-    return loaded, tuned
-
-
-def _from_folder(folder: Folder, options: dict, *, name: str | None = None) -> Model:
-    body, anatomy, warned = load_body(folder, **options)
-    tokenizer = load_tokenizer(folder, options["trust_remote_code"])
-    head, declared, lowercase = OutputHead(), None, False
     if folder.is_sentence_transformer:
-        head, head_warning = _read_head(folder, options["device"])
-        warned += [f"'{folder.name}': {head_warning}"] if head_warning else []
-        path = folder.body / "sentence_bert_config.json"
-        settings = read_json(path) if path.is_file() else {}
-        declared, lowercase = settings.get("max_seq_length") or tokenizer.model_max_length, bool(settings.get("do_lower_case"))
-    name = name or folder.name
-    return Model(
-        name=name,
-        module=body,
-        tokenizer=tokenizer,
-        anatomy=anatomy,
-        output=head,
-        max_length=declared_length(body, tokenizer, declared=declared),
-        lowercase=lowercase,
-        revision=folder.revision,
-        warnings=[*derived_warning(name, anatomy), *warned],
-    )
-
-
-def _read_head(folder: Folder, device: str) -> tuple[OutputHead, str | None]:
-    head, warning = read_output(folder.path, asked=folder.name)
-    return replace(head, layers=tuple(layer.to(device).eval() for layer in head.layers)), warning
+        tuned = _deployed(tuned, folder)
+    return (replace(loaded, peft=peft) if body is loaded.module else loaded), tuned
 
 
 def _base_of(folder: Folder) -> str:
@@ -160,9 +160,9 @@ def _base_of(folder: Folder) -> str:
 
 
 def _other_base(files: AdapterFiles, base: Any) -> list[str]:
-    if not isinstance(base, str | Path) or not files.base or Path(files.base).name == Path(base).name:
+    if not isinstance(base, Folder) or not files.base or Path(files.base).name == Path(base.name).name:
         return []
-    return [f"the adapter '{files.name}' names '{files.base}' as its base; '{base}' was given and fits by name and shape"]
+    return [f"the adapter '{files.name}' names '{files.base}' as its base; '{base.name}' was given and fits by name and shape"]
 
 
 def _options(device: str, dtype: str, trust_remote_code: bool) -> dict:
@@ -172,7 +172,8 @@ def _options(device: str, dtype: str, trust_remote_code: bool) -> dict:
 
 
 def _device(asked: str) -> str:
-    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *(["mps"] if torch.backends.mps.is_available() else [])]
+    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    here += ["mps"] if torch.backends.mps.is_available() else []
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     wanted = "cuda:0" if asked == "cuda" else asked

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from tunescope.models.weights import hash_tensors, hash_tokenizer
 DEFAULT_MAX_LENGTH = 512  # tokens, where a model declares no length of its own or a longer one than is sensible to assume
 
 
-@dataclass
+@dataclass(eq=False)
 class Model:
     """A body (no task head) in evaluation order, with its tokenizer and anatomy.
 
@@ -81,11 +80,7 @@ class Model:
         return base_tensors(self.module) | (adapter_tensors(self.module) if self.adapter_on else {})
 
     def identity(self) -> dict:
-        """JSON-able: what exactly this is. Hashing happens on the first call, in place and without a copy of the weights."""
-        return dict(self._identity)
-
-    @cached_property
-    def _identity(self) -> dict:
+        """JSON-able: what exactly this is now. Hashes the weights in place at each call (about a second per GB): keep the answer."""
         tensors = self.tensors()
         return {
             "name": self.name,

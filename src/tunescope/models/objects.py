@@ -41,7 +41,7 @@ def _build(module: nn.Module, tokenizer: Any, *, name: str | None, output: Outpu
     body = text_body(inner)
     anatomy = read_anatomy(body)
     name = name or getattr(getattr(body, "config", None), "_name_or_path", "") or type(module).__name__
-    check_finite(body, name=name)
+    check_finite(body.state_dict(), name=name)
     return Model(
         name=name,
         module=body,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunescope.errors import ActivationError, ModelError, UnsafeWeights
 
@@ -54,9 +54,9 @@ def check_safetensors(path: Path, *, asked: str) -> None:
         raise ModelError(f"cannot read the weights of '{asked}': {path} is cut off or corrupt ({error}); fetch or copy it again") from error
 
 
-def check_finite(module: nn.Module, *, name: str) -> None:
-    """Raise ActivationError naming the first tensor of `module` that holds NaN or Inf."""
-    for key, tensor in module.state_dict().items():
+def check_finite(tensors: Mapping[str, Tensor], *, name: str) -> None:
+    """Raise ActivationError naming the first of `tensors` that holds NaN or Inf."""
+    for key, tensor in tensors.items():
         if not tensor.is_floating_point() or tensor.is_meta:
             continue
         # one pass and no copy; a finite sum proves every term finite, an overflowing sum is looked at again

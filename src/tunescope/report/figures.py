@@ -28,7 +28,7 @@ def figures(payload: reading.Payload, folder: str | Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, spec in charts.charts(payload, width=WIDTH).items():
-            spec |= {"background": LIGHT["paper"], "title": _title(payload, name)}
+            spec |= {"background": LIGHT["paper"], "padding": 14, "title": _title(payload, name)}
             if name == "cross_layer":
                 spec |= {"width": WIDTH * 3 // 4, "height": WIDTH * 3 // 4}
             stem = folder / re.sub(r"[^A-Za-z0-9_.-]+", "_", name)

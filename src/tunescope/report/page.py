@@ -26,8 +26,7 @@ def render(payload: reading.Payload) -> str:
     drawn = charts.charts(payload)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_asset("page.html.j2"))
-    page = template.render(**_view(payload, drawn), **_furniture(drawn))
-    return page.encode("utf-8", "replace").decode()
+    return template.render(**_view(payload, drawn), **_furniture(drawn))
 
 
 def script_json(value: Any) -> str:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from tunescope.geometry import null
 from tunescope.geometry.moments import Moments
 from tunescope.geometry.null import Null
 from tunescope.geometry.rows import Rows
-from tunescope.stats import jackknife_interval
+from tunescope.stats import Spread, jackknife, t_interval
 
 INVARIANCES = ("rotation", "isotropic scale", "translation", "invertible linear map", "feature permutation")
 
@@ -38,8 +39,8 @@ class Estimate:
 class Measure(ABC):
     """A comparison of paired rows. Subclasses are frozen dataclasses whose fields are the measure's options.
 
-    `value` is a pure function of the view named by `reads` (an attribute of `Rows`, or a streamed summary of that kind). `without_each`
-    gives the values with one row (or group of rows) left out, from which intervals are made; `chance` gives the permutation null.
+    `value` is a pure function of the view named by `reads` (an attribute of `Rows`, or a streamed summary of that kind); `spread` gives
+    its standard error, `chance` its permutation null.
     """
 
     name: ClassVar[str]
@@ -84,8 +85,8 @@ class Measure(ABC):
         """The measure, from the view it reads."""
 
     @abstractmethod
-    def without_each(self, rows: Rows) -> Tensor:
-        """(g,) values with each row (or group) left out."""
+    def spread(self, rows: Rows) -> Spread:
+        """Standard error over rows (over texts, when rows are their tokens)."""
 
     @abstractmethod
     def chance(self, rows: Rows, *, seed: int) -> Null:
@@ -94,10 +95,6 @@ class Measure(ABC):
     def change(self, value: float) -> float:
         """How far it moved: 0 for two equal arrays, larger for more."""
         return self.identity - value if self.higher_is_closer else value - self.identity
-
-    def deletes_groups(self) -> bool:
-        """Whether `without_each` already leaves out groups, so that row groups must not be summed again."""
-        return False
 
     def estimate(self, rows: Rows, *, seed: int = 0) -> Estimate:
         """Value, change, 95% interval and null on the same rows.
@@ -108,11 +105,10 @@ class Measure(ABC):
         if rows.same:
             return self._of_equals(rows, seed)
         value = finite(self.of_rows(rows), self.name)
-        groups = rows.groups.numpy() if rows.groups is not None and not self.deletes_groups() else None
-        interval = jackknife_interval(value, self.without_each(rows).numpy(force=True), groups=groups, bounds=self.bounds)
+        low, high = t_interval(value, self.spread(rows), bounds=self.bounds)
         floor = self.chance(rows, seed=seed)
         saturated = floor.mean is not None and self.change(value) >= self.change(floor.mean) - 2 * floor.sd
-        return Estimate(value, self.change(value), interval.low, interval.high, floor.mean, floor.sd, floor.reason, saturated)
+        return Estimate(value, self.change(value), low, high, floor.mean, floor.sd, floor.reason, saturated)
 
     def _of_equals(self, rows: Rows, seed: int) -> Estimate:
         """Bit-identical sides: the value is known without arithmetic, and defined even where all rows are alike."""
@@ -149,9 +145,8 @@ class OneSided(Measure):
     def estimate(self, rows: Rows, *, seed: int = 0) -> Estimate:
         self.check(len(rows))
         value, base = finite(self.value(self.view(rows)), self.name), finite(self.of_base(rows), self.name)
-        groups = rows.groups.numpy() if rows.groups is not None else None
-        interval = jackknife_interval(value, self.without_each(rows).numpy(force=True), groups=groups, bounds=self.bounds)
-        return Estimate(value, value - base, interval.low, interval.high, None, None, self.chance(rows, seed=seed).reason, False, base)
+        low, high = t_interval(value, self.spread(rows), bounds=self.bounds)
+        return Estimate(value, value - base, low, high, None, None, self.chance(rows, seed=seed).reason, False, base)
 
 
 def finite(value: float, name: str) -> float:
@@ -160,8 +155,14 @@ def finite(value: float, name: str) -> float:
     return float(value)
 
 
-def left_out_groups(rows: Rows, measure: Measure, groups: int = 10) -> Tensor:
-    """Values with each of ten groups of rows left out; for measures of moments by adding moments, with no new pass over the rows.
+def from_each(rows: Rows, value: float, deletions: Tensor) -> Spread:
+    """Delete-one jackknife; the effects of the tokens of one text are summed."""
+    groups = None if rows.groups is None else rows.groups.numpy(force=True)
+    return jackknife(deletions.numpy(force=True), value, groups=groups)
+
+
+def from_groups(rows: Rows, measure: Measure, groups: int = 10) -> Spread:
+    """Jackknife over ten groups of rows; for measures of moments by adding moments, with no new pass over the rows.
 
     Rows are dealt to the groups in the order of a seeded shuffle; the rows of one text (`rows.groups`) stay together.
     """
@@ -176,7 +177,7 @@ def left_out_groups(rows: Rows, measure: Measure, groups: int = 10) -> Tensor:
         values = [measure.value(rest) for rest in rests]
     else:
         values = [measure.of_rows(Rows(rows.x[deal != g], rows.y[deal != g])) for g in hands]
-    return torch.tensor(values, dtype=torch.float64)
+    return jackknife(np.array(values), float(np.mean(values)))
 
 
 def permutation_p(measure: Measure, rows: Rows, *, draws: int = 200, seed: int = 0) -> float:

@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tunescope.geometry.measures.base import Measure, left_out_groups
+from tunescope.geometry.measures.base import Measure, from_groups
 from tunescope.geometry.moments import Moments, centred_blocks
 from tunescope.geometry.null import Null, from_draws
 from tunescope.geometry.rows import Rows
+from tunescope.stats import Spread
 
 
 class LinearFit(Measure):
@@ -25,11 +26,8 @@ class LinearFit(Measure):
     interval = "jackknife over ten groups of rows (sums of moments), 95%"
     chance_method = "ten row permutations"
 
-    def without_each(self, rows: Rows) -> Tensor:
-        return left_out_groups(rows, self)
-
-    def deletes_groups(self) -> bool:
-        return True
+    def spread(self, rows: Rows) -> Spread:
+        return from_groups(rows, self)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         m, (x, y) = self.view(rows), rows.sides(self.reads)

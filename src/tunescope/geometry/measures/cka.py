@@ -10,10 +10,11 @@ from torch import Tensor
 from tunescope.geometry import null
 from tunescope.geometry.hsic import HsicTriple
 from tunescope.geometry.kernels import gaussian_hsic
-from tunescope.geometry.measures.base import Measure
+from tunescope.geometry.measures.base import Measure, from_each
 from tunescope.geometry.moments import Moments
 from tunescope.geometry.null import Null
 from tunescope.geometry.rows import Rows
+from tunescope.stats import Spread
 
 
 class Alignment(Measure):
@@ -22,6 +23,13 @@ class Alignment(Measure):
     change_formula = "1 − value"
     interval = "exact delete-one jackknife over rows, 95%"
     invariances = frozenset({"rotation", "isotropic scale", "translation", "feature permutation"})
+
+    def without_each(self, rows: Rows) -> Tensor:
+        """(n,) the alignment with each row left out in turn."""
+        raise NotImplementedError
+
+    def spread(self, rows: Rows) -> Spread:
+        return from_each(rows, self.of_rows(rows), self.without_each(rows))
 
     def permutation(self, triple: HsicTriple) -> Null:
         """Null of the biased alignment: closed-form moments of ⟨K, PLPᵀ⟩ over |K||L|."""

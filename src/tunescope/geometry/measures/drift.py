@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from tunescope.geometry import null
-from tunescope.geometry.measures.base import Measure, left_out_groups
+from tunescope.geometry.measures.base import Measure, from_each, from_groups
 from tunescope.geometry.moments import Moments
 from tunescope.geometry.null import Null, from_draws
 from tunescope.geometry.row_means import RowMeans, per_row
 from tunescope.geometry.rows import Rows
+from tunescope.stats import Spread
 
 
 class PerRow(Measure):
@@ -27,9 +28,9 @@ class PerRow(Measure):
     def rows(self, rows: Rows) -> Tensor:
         raise NotImplementedError
 
-    def without_each(self, rows: Rows) -> Tensor:
+    def spread(self, rows: Rows) -> Spread:
         values = self.rows(rows)
-        return (values.sum() - values) / (len(values) - 1)
+        return from_each(rows, float(values.mean()), (values.sum() - values) / (len(values) - 1))
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         rows.require_aligned(self.name)
@@ -116,11 +117,8 @@ class SubspaceOverlap(Measure):
     def value(self, view: Moments) -> float:
         return float(_angles(view, min(self.m, len(view.mean_x))).cos().square().mean())
 
-    def without_each(self, rows: Rows) -> Tensor:
-        return left_out_groups(rows, self)
-
-    def deletes_groups(self) -> bool:
-        return True
+    def spread(self, rows: Rows) -> Spread:
+        return from_groups(rows, self)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         return null.none("shuffling rows leaves each side's principal subspace as it is")
@@ -150,11 +148,8 @@ class ChangeRank(Measure):
         share = singular / singular.sum()
         return float(torch.special.entr(share).sum().exp())
 
-    def without_each(self, rows: Rows) -> Tensor:
-        return left_out_groups(rows, self)
-
-    def deletes_groups(self) -> bool:
-        return True
+    def spread(self, rows: Rows) -> Spread:
+        return from_groups(rows, self)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         return from_draws(lambda order: self.value(rows.permuted(order).change), len(rows), seed=seed)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tunescope.geometry.hsic import Hsic, HsicTriple
-from tunescope.geometry.measures.base import OneSided, left_out_groups
+from tunescope.geometry.measures.base import OneSided, from_each, from_groups
 from tunescope.geometry.moments import BLOCK, Moments
 from tunescope.geometry.rows import Rows
+from tunescope.stats import Spread
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Isotropy(OneSided):
     def of_base(self, rows: Rows) -> float:
         return float(_iso_score(rows.hsic.xx, rows.x.shape[1]))
 
-    def without_each(self, rows: Rows) -> Tensor:
-        return _iso_score(rows.hsic_without_each.yy, rows.y.shape[1])
+    def spread(self, rows: Rows) -> Spread:
+        return from_each(rows, self.of_rows(rows), _iso_score(rows.hsic_without_each.yy, rows.y.shape[1]))
 
 
 def _iso_score(side: Hsic, width: int) -> Tensor:
@@ -75,7 +76,11 @@ class MeanCosine(OneSided):
     def of_base(self, rows: Rows) -> float:
         return _mean_cosine(rows.x)
 
+    def spread(self, rows: Rows) -> Spread:
+        return from_each(rows, self.of_rows(rows), self.without_each(rows))
+
     def without_each(self, rows: Rows) -> Tensor:
+        """(n,) the mean cosine with each row left out."""
         total, squares, n = _unit_sum(rows.y)
         own = torch.cat([_unit(block) @ total for block in rows.y.split(BLOCK)])
         unit = torch.cat([_unit(block).square().sum(1) for block in rows.y.split(BLOCK)])
@@ -125,11 +130,8 @@ class PartitionRatio(OneSided):
     def of_base(self, rows: Rows) -> float:
         return _partition_ratio(rows.x)
 
-    def without_each(self, rows: Rows) -> Tensor:
-        return left_out_groups(rows, self)
-
-    def deletes_groups(self) -> bool:
-        return True
+    def spread(self, rows: Rows) -> Spread:
+        return from_groups(rows, self)
 
 
 def _partition_ratio(x: Tensor) -> float:

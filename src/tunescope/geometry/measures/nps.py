@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tunescope.geometry.measures.base import Measure, left_out_groups
-from tunescope.geometry.neighbours import METRICS, overlap, overlap_without_each, positions
+from tunescope.geometry.measures.base import Measure, from_groups
+from tunescope.geometry.neighbours import METRICS, overlap, overlap_se, positions
 from tunescope.geometry.null import Null, shared_edges_sd
 from tunescope.geometry.rows import Rows
+from tunescope.stats import Spread
 
 CURVE = (5, 10, 25, 50)
 
@@ -31,7 +32,7 @@ class NPS(Measure):
     change_formula: ClassVar[str] = "1 − value"
     # cosine looks from the origin: shifting both spaces changes who is near
     invariances: ClassVar[frozenset[str]] = frozenset({"rotation", "isotropic scale", "feature permutation"})
-    interval: ClassVar[str] = "exact delete-one jackknife over rows (graphs repaired), 95%"
+    interval: ClassVar[str] = "standard error over rows whose neighbourhoods depend on each other, 95%"
     chance_method: ClassVar[str] = "row permutation, closed form: mean k/(n−1)"
     reference: ClassVar[str] = "neighbourhood overlap; cf. Huh et al. 2024, https://arxiv.org/abs/2405.07987"
 
@@ -43,16 +44,15 @@ class NPS(Measure):
         return rows
 
     def value(self, view: Rows) -> float:
-        left, right = view.graphs(self.k + 1, self.metric)
-        return float(overlap(left, right, self.k).double().mean() / self.k)
+        return float(overlap(*view.graphs(self.k, self.metric), self.k).double().mean() / self.k)
 
-    def without_each(self, rows: Rows) -> Tensor:
-        return overlap_without_each(*rows.graphs(self.k + 1, self.metric), self.k)
+    def spread(self, rows: Rows) -> Spread:
+        n = len(rows) if rows.groups is None else len(rows.groups.unique())
+        return Spread(overlap_se(*rows.graphs(self.k, self.metric), groups=rows.groups), n - 1)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         n = len(rows)
-        left, right = rows.graphs(self.k + 1, self.metric)
-        return Null(self.k / (n - 1), shared_edges_sd(left[:, : self.k], right[:, : self.k]) / (n * self.k))
+        return Null(self.k / (n - 1), shared_edges_sd(*rows.graphs(self.k, self.metric)) / (n * self.k))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def nps_curve(rows: Rows, ks: tuple[int, ...] = CURVE, *, metric: str = "cosine"
     ks = tuple(k for k in ks if k <= len(rows) - 2)
     if not ks:
         return {}
-    left, right = rows.graphs(max(ks) + 1, metric)
+    left, right = rows.graphs(max(ks), metric)
     rank = torch.arange(left.shape[1], device=left.device)
     latest = torch.maximum(rank.expand_as(left), positions(left, right))  # both ranks below k: the neighbour is shared at k
     return {k: int((latest < k).sum()) / (len(rows) * k) for k in ks}
@@ -111,18 +111,15 @@ class Trustworthiness(Measure):
 
     def penalties(self, rows: Rows) -> Float[Tensor, " n"]:
         """Per row, how far beyond k its k nearest on the one side rank on the other."""
-        left, right = rows.graphs(self.k + 1, self.metric)
+        left, right = rows.graphs(self.k, self.metric)
         near, space = (left, rows.y) if self.swap else (right, rows.x)
-        return (rank_of(space, near[:, : self.k], self.metric) - self.k).clamp_min(0).sum(1).double()
+        return (rank_of(space, near, self.metric) - self.k).clamp_min(0).sum(1).double()
 
     def _scale(self, n: int) -> float:
         return 2 / (n * self.k * (2 * n - 3 * self.k - 1))
 
-    def without_each(self, rows: Rows) -> Tensor:
-        return left_out_groups(rows, self)
-
-    def deletes_groups(self) -> bool:
-        return True
+    def spread(self, rows: Rows) -> Spread:
+        return from_groups(rows, self)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         n, k = len(rows), self.k

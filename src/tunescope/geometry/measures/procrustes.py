@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tunescope.geometry.measures.base import Measure
+from tunescope.geometry.measures.base import Measure, from_each
 from tunescope.geometry.moments import Moments, centred_blocks
 from tunescope.geometry.null import Null, from_draws
 from tunescope.geometry.rows import Rows
+from tunescope.stats import Spread
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ class Procrustes(Measure):
     def value(self, view: Moments) -> float:
         return _distance(torch.linalg.svdvals(view.xy).sum(), view)
 
+    def spread(self, rows: Rows) -> Spread:
+        return from_each(rows, self.of_rows(rows), self.without_each(rows))
+
     def without_each(self, rows: Rows) -> Tensor:
-        """First order: d|M|_* = tr(QᵀdM) with the Q of the one SVD."""
+        """(n,) the distance with each row left out. First order: d|M|_* = tr(QᵀdM) with the Q of the one SVD."""
         m = rows.moments
         u, s, vt = rows.decomposition
         q = u @ vt

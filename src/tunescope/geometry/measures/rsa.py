@@ -11,10 +11,11 @@ from scipy import stats
 from torch import Tensor
 
 from tunescope.errors import Degenerate, UnknownName
-from tunescope.geometry.measures.base import Measure
+from tunescope.geometry.measures.base import Measure, from_each, from_groups
 from tunescope.geometry.moments import column_means
 from tunescope.geometry.null import Null, from_draws, mantel_sd
 from tunescope.geometry.rows import Rows
+from tunescope.stats import Spread
 
 SAMPLE = 4000
 COMPARISONS = ("kendall", "pearson", "spearman")
@@ -66,7 +67,7 @@ class RSA(Measure):
 
     def _matrix(self, x: Tensor) -> Tensor:
         if len(x) > SAMPLE:
-            x = x[torch.linspace(0, len(x) - 1, SAMPLE, device=x.device).long()]
+            x = x[_sample(len(x)).to(x.device)]
         matrix = dissimilarities(x, self.dissimilarity)
         if self.comparison != "spearman":
             return matrix
@@ -85,9 +86,15 @@ class RSA(Measure):
         a, b = a - a.mean(), b - b.mean()
         return float((a @ b) / (a.norm() * b.norm()))
 
+    def spread(self, rows: Rows) -> Spread:
+        if self.comparison == "kendall":
+            return from_groups(rows, self)
+        sampled = rows if rows.groups is None or len(rows) <= SAMPLE else Rows(rows.x, rows.y, rows.groups[_sample(len(rows))])
+        return from_each(sampled, self.of_rows(rows), self.without_each(rows))
+
     def without_each(self, rows: Rows) -> Tensor:
-        """Exact for Pearson; ranks held fixed for Spearman; Kendall's pairs are scored by sign around the medians' ranks of Spearman."""
-        a, b = self.view(rows) if self.comparison != "kendall" else RSA("spearman", self.dissimilarity).view(rows)
+        """(m,) the correlation with each sampled row left out: exact for Pearson, ranks held fixed for Spearman."""
+        a, b = self.view(rows)
         m = len(a)
         a, b = _grand_centred(a), _grand_centred(b)
         pairs = m * (m - 1) / 2 - (m - 1)
@@ -115,6 +122,10 @@ def dissimilarities(x: Tensor, kind: str) -> Tensor:
     x = x - x.mean(1, keepdim=True) if kind == "correlation" else x
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(np.finfo(np.float64).tiny)
     return (1 - unit @ unit.T).fill_diagonal_(0)
+
+
+def _sample(n: int) -> Tensor:
+    return torch.linspace(0, n - 1, SAMPLE).long()
 
 
 def _grand_centred(a: Tensor) -> Tensor:
