@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from tiny_models import (
     CONFIGS,
     DECODERS,
@@ -20,7 +21,6 @@ from tiny_models import (
     tiny_tokenizer,
     tokenizer_for,
 )
-
 from tunescope.activations import SITES, capture
 from tunescope.activations.batches import plan_batches
 from tunescope.errors import ActivationError, InputError, ModelError, TextsError, UnknownName
@@ -315,7 +315,8 @@ def test_output_of_minilm_is_sentence_transformers_encode():
     sentence_transformers = pytest.importorskip("sentence_transformers")
     folder = str(package.get_model_path())
     texts = [*TEXTS, "A longer sentence, with punctuation & an unusual wörd.", "word " * 400]
-    expected = sentence_transformers.SentenceTransformer(folder, device="cpu").encode(texts, convert_to_tensor=True, show_progress_bar=False)
+    theirs = sentence_transformers.SentenceTransformer(folder, device="cpu")
+    expected = theirs.encode(texts, convert_to_tensor=True, show_progress_bar=False)
     found = capture(load_model(folder, device="cpu"), texts)
     torch.testing.assert_close(found.sites["output"], expected, rtol=1e-5, atol=1e-5)
     assert found.truncated == 1

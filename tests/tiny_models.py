@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from tunescope.models.quiet import quietly
 
-WORDS = "the a cat dog bird sat ran flew on under over mat tree house red blue small big and then it was not very new old day night sea sun".split()
+WORDS = re.findall(
+    r"\w+", "the a cat dog bird sat ran flew on under over mat tree house red blue small big and then it was not very new old day night"
+) + ["sea", "sun"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = 48
 LAYERS, WIDTH = 3, 16
@@ -53,7 +56,7 @@ CONFIGS: dict[str, dict] = {
 UNLISTED: dict[str, dict] = {"phi": _MODERN, "bloom": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": LAYERS, "n_head": 2}}
 RECURRENT: dict[str, dict] = {
     "mamba": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 4},
-    "rwkv": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "attention_hidden_size": WIDTH, "context_length": 64},
+    "rwkv": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "context_length": 64},
 }
 DECODERS = ("gpt2", "opt", "gpt_neox", "codegen", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
 
@@ -86,7 +89,8 @@ def tiny_tokenizer(*, pad: bool = True, special: bool = True, side: str = "right
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     if special:
         pairs = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-        backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=pairs)
+        template = {"single": "[CLS] $A [SEP]", "pair": "[CLS] $A [SEP] $B [SEP]"}
+        backend.post_processor = processors.TemplateProcessing(**template, special_tokens=pairs)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="[PAD]" if pad else None,
@@ -125,7 +129,7 @@ def adapted(model: torch.nn.Module, *, seed: int = 1, **options):
     return peft.eval()
 
 
-def save_adapter(folder: Path, base: Path, family: str = "bert", *, head: str = "", model: torch.nn.Module | None = None, **options) -> Path:
+def save_adapter(folder: Path, base: Path, *, head: str = "", model: torch.nn.Module | None = None, **options) -> Path:
     """A PEFT adapter folder trained, so to speak, on the model in `base` (with a task head if asked)."""
     loader = {"": AutoModel, "mlm": AutoModelForMaskedLM, "lm": AutoModelForCausalLM}[head]
     with quietly():
@@ -134,12 +138,15 @@ def save_adapter(folder: Path, base: Path, family: str = "bert", *, head: str = 
     return folder
 
 
-def save_sentence_transformer(folder: Path, *, pooling: dict | None = None, dense: int | None = None, settings: dict | None = None, **model) -> Path:
+def save_sentence_transformer(
+    folder: Path, *, pooling: dict | None = None, dense: int | None = None, settings: dict | None = None, **model
+) -> Path:
     """A sentence-transformers folder written by hand: Transformer, Pooling, maybe Dense (Tanh), Normalize."""
     save_model(folder, **model)
     kinds = ["Transformer", "Pooling", *(["Dense"] if dense else []), "Normalize"]
     modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+        for i, kind in enumerate(kinds)
     ]
     _write(folder / "modules.json", modules)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": 12, "do_lower_case": False})

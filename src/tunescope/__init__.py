@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tunescope.version import __version__
+from tunescope.version import __version__ as __version__
 
 _HOME = {
     "Comparison": "comparison",
@@ -50,7 +50,6 @@ _HOME = {
 }
 
 __all__ = sorted(["__version__", *_HOME])
-
 
 
 def __getattr__(name: str) -> Any:

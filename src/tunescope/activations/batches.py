@@ -48,7 +48,8 @@ def tokenise(
     special_tokens=False leaves the special tokens in what the model reads, and out of what pooling reads.
     Raises TextsError naming the text that is no string, or has no token that counts.
     """
-    ids, counted, lengths, truncated, tokenizer = [], [], [], 0, model.tokenizer
+    lengths: list[int] = []
+    ids, counted, truncated, tokenizer = [], [], 0, model.tokenizer
     for start in range(0, len(texts), _CHUNK):
         chunk = [_prepared(model, text, prompt, label, start + i) for i, text in enumerate(texts[start : start + _CHUNK])]
         with quietly():

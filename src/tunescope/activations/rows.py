@@ -48,7 +48,7 @@ class Rows:
         text = row if per_text else int(self.groups[row])
         kind = "NaN" if values[bad].isnan().any() else "Inf"
         place = layer_name(key) if isinstance(key, int) else f"site {key}"
-        hint = "float16 overflows easily, try bfloat16 or float32" if self.model.dtype == torch.float16 else "the model is damaged or diverged"
+        hint = "float16 overflows easily, try float32" if self.model.dtype == torch.float16 else "the model is damaged or diverged"
         raise ActivationError(f"'{self.model.name}' gives {kind} at {place} for {self.label(text)}; {hint}")
 
 

@@ -23,7 +23,7 @@ class Taps:
     def __init__(self, model: Model, wanted: tuple[int, ...]):
         self.blocks, self.wanted = model.blocks, wanted
         self.pool: Pool | None = None
-        self.shape: tuple[int, int] = (0, 0)
+        self.shape: tuple[int, ...] = ()
         self.rows: dict[int | str, Tensor] = {}
         self.handles: list[Any] = []
 
@@ -39,7 +39,7 @@ class Taps:
         for handle in self.handles:
             handle.remove()
 
-    def start(self, pool: Pool, shape: tuple[int, int]) -> None:
+    def start(self, pool: Pool, shape: tuple[int, ...]) -> None:
         """Begin a batch of (b, t) tokens."""
         self.pool, self.shape, self.rows = pool, shape, {}
 
@@ -62,7 +62,7 @@ class Taps:
         self.rows[index] = self.pool(check_states(states, self.shape, layer_name(index)))
 
 
-def check_states(states: Any, shape: tuple[int, int], place: str) -> Tensor:
+def check_states(states: Any, shape: tuple[int, ...], place: str) -> Tensor:
     """`states` if it is (b, t, d) for a batch of shape (b, t); ModelError otherwise."""
     if isinstance(states, Tensor) and states.dim() == 3 and tuple(states.shape[:2]) == shape:
         return states

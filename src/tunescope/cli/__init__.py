@@ -1,1 +1,49 @@
-"""."""
+"""The command line: one file per command, each of which parses, calls and prints. Importing this does not import torch."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tunescope.cli.demo import demo
+from tunescope.cli.diff import diff
+from tunescope.version import __version__
+
+app = typer.Typer(
+    name="tunescope",
+    help="What did fine-tuning do to this model? Where it changed and by how much against chance.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(no_args_is_help=True)(diff)
+app.command()(demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tunescope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),
+) -> None:
+    """What did fine-tuning do to this model? Where it changed and by how much against chance."""
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one line on stderr and status 2."""
+    from tunescope.errors import TunescopeError
+
+    try:
+        app()
+    except TunescopeError as error:
+        typer.secho(f"tunescope: {' '.join(str(error).split())}", err=True, fg=typer.colors.RED)
+        sys.exit(2)
+
+
+__all__ = ["app", "main"]

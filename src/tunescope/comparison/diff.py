@@ -89,7 +89,9 @@ def diff(
     say = progress or (lambda stage, done, total: None)
 
     def read(model: Model, label: str, **changed: Any) -> Activations:
-        return capture(model, corpus.texts, **_per_side(reading, layers, pair, model) | changed, ids=corpus.ids, progress=lambda d, t: say(label, d, t))
+        return capture(
+            model, corpus.texts, **_per_side(reading, layers, pair, model) | changed, ids=corpus.ids, progress=lambda d, t: say(label, d, t)
+        )
 
     acts = [read(model, f"reading texts with {side}") for model, side in zip(pair, ("base", "tuned"), strict=True)]
     noise = _noise(pair[0], corpus, acts[0], chosen, reading, layers) if pooling != "none" else {}
@@ -170,7 +172,12 @@ def _noise(
 
 def _control(name: str, model: Model, base: Activations, acts: Activations, measures: Mapping[str, Measure]) -> dict[str, Any]:
     rows = [
-        {"index": i, "name": acts.names[i], "depth": i / _depth_of(model), "measures": value_and_change(base.layers[i], acts.layers[i], measures)}
+        {
+            "index": i,
+            "name": acts.names[i],
+            "depth": i / _depth_of(model),
+            "measures": value_and_change(base.layers[i], acts.layers[i], measures),
+        }
         for i in acts.layers
     ]
     return {"name": name, "note": "; ".join(model.warnings), "layers": rows, "locality": _locality(rows, measures)}
@@ -204,7 +211,9 @@ class _Findings:
     def payload(self, reading: dict[str, Any]) -> dict[str, Any]:
         base, tuned = self.acts
         depth = _depth_of(self.pair[1])
-        places = [(Place(self._name(i), i, i / depth), base.layers[self._base_of(i)], tuned.layers[i], self._base_of(i)) for i in tuned.layers]
+        places = [
+            (Place(self._name(i), i, i / depth), base.layers[self._base_of(i)], tuned.layers[i], self._base_of(i)) for i in tuned.layers
+        ]
         places += [(Place(site), base.sites[site], tuned.sites[site], site) for site in tuned.sites]
         rows, curves, moved = [], {}, None
         for done, (place, x, y, where) in enumerate(places):

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunescope.report.numbers import three
 
+VERB = {"rewritten": "rewrote", "refined": "refined"}
 NO_OUTCOME = "Nothing was measured about what the model can do."
 
 
@@ -28,7 +29,7 @@ def _finding(blocks: Sequence[dict[str, Any]], most: dict[str, Any]) -> str:
     counts = {word: sum(row["status"] == word for row in blocks) for word in ("rewritten", "refined")}
     if not any(counts.values()):
         return f"Almost nothing moved: every block is untouched; {most['name']} moved most ({scale})."
-    said = " and ".join(f"{word} {count}" for word, count in counts.items() if count)
+    said = " and ".join(f"{VERB[word]} {count}" for word, count in counts.items() if count)
     return f"Fine-tuning {said} of {len(blocks)} blocks; {most['name']} moved most ({scale})."
 
 

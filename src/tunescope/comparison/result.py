@@ -106,7 +106,8 @@ class Comparison:
     def _repr_html_(self) -> str:
         from html import escape
 
-        return f'<iframe srcdoc="{escape(self.html(), quote=True)}" style="width:100%;height:900px;border:0" title="tunescope report"></iframe>'
+        style = "width:100%;height:900px;border:0"
+        return f'<iframe srcdoc="{escape(self.html(), quote=True)}" style="{style}" title="tunescope report"></iframe>'
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.payload['base']['name']} and {self.payload['tuned']['name']}: {self.headline}>"

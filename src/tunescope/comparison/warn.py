@@ -65,5 +65,6 @@ def about_numbers(
             said.append(f"{name}: block {where} is no closer to the base than chance, so the slope rests on saturated layers")
     empty = [row["name"] for row in layers if row["measures"]["cka"]["value"] is None]
     if empty:
-        said.append(f"{', '.join(empty)}: {next(row for row in layers if row['name'] == empty[0])['measures']['cka']['reason']}")
+        reason = next(row["measures"]["cka"]["reason"] for row in layers if row["name"] == empty[0])
+        said.append(f"{', '.join(empty)}: {reason}")
     return said

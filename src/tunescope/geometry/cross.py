@@ -51,8 +51,8 @@ def _by_grams(xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor, Tenso
             # cells in runs short enough that float32 sums inside the product stay exact to 1e-7; runs add in float64
             runs = flat.split(4096, dim=1)
             total += sum((run @ run.T).double() for run in runs) * (1 if i == j else 2)
-    own, l = total.diagonal(), len(xs)
-    return total[:l, l:], own[:l], own[l:]
+    own, count = total.diagonal(), len(xs)
+    return total[:count, count:], own[:count], own[count:]
 
 
 def _by_features(xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

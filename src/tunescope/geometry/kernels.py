@@ -30,21 +30,24 @@ def _gaussian_hsic(rows: Rows, bandwidth: float) -> tuple[HsicTriple, HsicTriple
     sides = [_centred(side) for side in (rows.x, rows.y)]
     scales = [2 * bandwidth**2 * median_square(x, norms) for x, norms in sides]
     n, step = len(rows), max(1, CELLS // len(rows))
-    means = [torch.cat([_kernel(x, norms, s, i, step).mean(1) for i in range(0, n, step)]) for (x, norms), s in zip(sides, scales, strict=True)]
+    means = [
+        torch.cat([_kernel(x, norms, s, i, step).mean(1) for i in range(0, n, step)]) for (x, norms), s in zip(sides, scales, strict=True)
+    ]
     parts = []
     for start in range(0, n, step):
-        k, l = (
+        left, right = (
             _kernel(x, norms, s, start, step) - m[start : start + step, None] - m[None] + m.mean()
             for (x, norms), s, m in zip(sides, scales, means, strict=True)
         )
-        at = torch.arange(len(k), device=k.device)
-        parts.append((k[at, start + at], l[at, start + at], (k * k).sum(1), (k * l).sum(1), (l * l).sum(1)))
+        at = torch.arange(len(left), device=left.device)
+        diagonals = left[at, start + at], right[at, start + at]
+        parts.append((*diagonals, (left * left).sum(1), (left * right).sum(1), (right * right).sum(1)))
     a, b, qxx, qxy, qyy = (torch.cat(p) for p in zip(*parts, strict=True))
     pairs = ((a, a, qxx), (a, b, qxy), (b, b, qyy))
-    whole = HsicTriple(*(Hsic(n, q.sum(), left @ right, left.sum(), right.sum()) for left, right, q in pairs))
+    whole = HsicTriple(*(Hsic(n, q.sum(), one @ two, one.sum(), two.sum()) for one, two, q in pairs))
     c = n / (n - 1)
     zero = torch.zeros_like(a)  # the fourth-order sum enters only debiased alignments
-    each = HsicTriple(*(Hsic(n - 1, q.sum() - 2 * c * q + c * c * left * right, zero, zero, zero) for left, right, q in pairs))
+    each = HsicTriple(*(Hsic(n - 1, q.sum() - 2 * c * q + c * c * one * two, zero, zero, zero) for one, two, q in pairs))
     return whole, each
 
 

@@ -61,10 +61,7 @@ def read_adapter(folder: Path, *, asked: str) -> AdapterFiles:
             config = PeftConfig.from_pretrained(str(folder))
     except (KeyError, ValueError, TypeError) as error:
         raise AdapterError(f"cannot read {folder / 'adapter_config.json'}: {error}; is it a PEFT adapter of this PEFT version?") from error
-    if config.is_prompt_learning or config.is_adaption_prompt:
-        raise AdapterError(
-            f"'{asked}' is a {config.peft_type.value} adapter, which changes the prompt and not the blocks; LoRA-like adapters can be compared"
-        )
+    refuse_prompt_adapter(config, name=asked)
     start = getattr(config, "init_lora_weights", True)
     if start not in _SAFE_STARTS:
         raise AdapterError(
@@ -73,6 +70,15 @@ def read_adapter(folder: Path, *, asked: str) -> AdapterFiles:
         )
     state = {key.removeprefix(_ROOT): value for key, value in load_file(folder / ADAPTER_FILES[0]).items()}
     return AdapterFiles(asked, config, state)
+
+
+def refuse_prompt_adapter(config: PeftConfig, *, name: str) -> None:
+    """Raise AdapterError for kinds that work on the prompt: the body alone would run without them."""
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise AdapterError(
+            f"'{name}' is a {config.peft_type.value} adapter, which changes the prompt and not the blocks; "
+            "adapters of the blocks (LoRA and its kin) can be compared"
+        )
 
 
 def alters_base(files: AdapterFiles, body: nn.Module) -> bool:
@@ -173,8 +179,11 @@ def _find_prefix(files: AdapterFiles, body: nn.Module) -> str:
     for key in files.state:
         parts = key.split(".")
         candidates |= {".".join(parts[:depth]) + "." for depth in (1, 2, 3)}
-    fits = {prefix: sum(bool(_module_path(body, key.removeprefix(prefix))) for key in files.state if key.startswith(prefix)) for prefix in candidates}
-    return max(sorted(candidates, key=len), key=fits.__getitem__)
+
+    def fitting(prefix: str) -> int:
+        return sum(bool(_module_path(body, key.removeprefix(prefix))) for key in files.state if key.startswith(prefix))
+
+    return max(sorted(candidates, key=len), key=fitting)
 
 
 def _module_path(body: nn.Module, key: str) -> str:
@@ -225,8 +234,7 @@ def _names_module(body: nn.Module, name: str) -> bool:
 
 
 def _check_shapes(peft: PeftModel, state: dict[str, Tensor], files: AdapterFiles, base_name: str) -> None:
-    adapter_name = peft.active_adapter
-    shapes = {key.replace(f".{adapter_name}.", ".").replace(f".{adapter_name}", ""): value.shape for key, value in peft.state_dict().items()}
+    shapes = {key.replace(f".{peft.active_adapter}", ""): value.shape for key, value in peft.state_dict().items()}
     for key, value in state.items():
         wanted = shapes.get(f"{_ROOT}{key}")
         if wanted is not None and wanted != value.shape:

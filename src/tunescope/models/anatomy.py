@@ -56,9 +56,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "codegen": Family("h", ("wte",), "ln_f", True, ("qkv_proj", "out_proj", "fc_in", "fc_out"), parallel=True),
         "mamba": Family("layers", ("embeddings",), "norm_f", True, ("in_proj", "x_proj", "dt_proj")),
         # rescale_every halves output weights in place in eval mode, which would corrupt hashes and weight changes
-        "rwkv": Family(
-            "blocks", ("embeddings",), "ln_out", True, ("key", "value", "receptance", "output"), overrides={"rescale_every": 0}
-        ),
+        "rwkv": Family("blocks", ("embeddings",), "ln_out", True, ("key", "value", "receptance", "output"), overrides={"rescale_every": 0}),
         "llama": _LLAMA,
         "mistral": _LLAMA,
         "qwen2": _LLAMA,

@@ -37,7 +37,8 @@ def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: boo
                 trust_remote_code=trust_remote_code,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, ImportError) as error:
-        raise ModelError(f"cannot load '{folder.name}': {_first_line(error)}; check that its config.json and weights belong together") from error
+        reason = _first_line(error)
+        raise ModelError(f"cannot load '{folder.name}': {reason}; check that its config.json and weights belong together") from error
     body = text_body(module)
     anatomy = read_anatomy(body)
     _check_complete(module, body, info, folder)
@@ -82,7 +83,7 @@ def _check_complete(module: nn.Module, body: nn.Module, info: dict, folder: Fold
     """Refuse a body with weights the checkpoint does not hold: they would be random numbers. Poolers and task heads may lack."""
     if info["mismatched_keys"]:
         key, found, wanted = sorted(info["mismatched_keys"])[0]
-        raise ModelError(f"'{folder.name}' does not fit its config.json: {key} is {tuple(found)} in the weights, {tuple(wanted)} by the config")
+        raise ModelError(f"'{folder.name}' does not fit its config.json: {key} is {tuple(found)}, by the config {tuple(wanted)}")
     inside = {id(parameter) for parameter in body.state_dict(keep_vars=True).values()}
     state = module.state_dict(keep_vars=True)
     missing = sorted(

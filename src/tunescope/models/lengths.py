@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+DEFAULT_LENGTH = 512  # tokens, where a model declares nothing or more: a 128k-token decoder should not read whole books unasked
 _UNSET = 1_000_000  # tokenizers without a length of their own say 10^30
 
 
@@ -22,12 +23,12 @@ def position_limit(body: nn.Module) -> int | None:
     return int(limit) if isinstance(limit, int) and limit > 0 else None
 
 
-def declared_length(body: nn.Module, tokenizer: Any, *, declared: int | None, default: int = 512) -> int:
-    """The length a model is used at: what its sentence-transformers files declare, else its tokenizer's, at most `default`.
+def declared_length(body: nn.Module, tokenizer: Any, *, declared: int | None) -> int:
+    """The length a model is used at: what its sentence-transformers files declare, else its tokenizer's up to DEFAULT_LENGTH.
 
-    Never more than it has positions for. The default keeps a 128k-token decoder from reading whole books unasked.
+    Never more than it has positions for.
     """
     own = getattr(tokenizer, "model_max_length", None) or _UNSET
-    wanted = declared if declared and declared < _UNSET else min(own, default)
+    wanted = declared if declared and declared < _UNSET else min(own, DEFAULT_LENGTH)
     limit = position_limit(body)
     return int(min(wanted, limit) if limit else wanted)

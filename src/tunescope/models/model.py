@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from tunescope.models.adapters import adapter_off, adapter_tensors, base_tensors
 from tunescope.models.anatomy import Anatomy
+from tunescope.models.lengths import DEFAULT_LENGTH
 from tunescope.models.output import OutputHead
 from tunescope.models.weights import hash_tensors, hash_tokenizer
-
-DEFAULT_MAX_LENGTH = 512  # tokens, where a model declares no length of its own or a longer one than is sensible to assume
 
 
 @dataclass(eq=False)
@@ -31,7 +30,7 @@ class Model:
     tokenizer: Any
     anatomy: Anatomy
     output: OutputHead = field(default_factory=OutputHead)
-    max_length: int = DEFAULT_MAX_LENGTH
+    max_length: int = DEFAULT_LENGTH
     lowercase: bool = False
     revision: str | None = None
     peft: Any = None

@@ -8,6 +8,7 @@ import peft
 from torch import nn
 
 from tunescope.errors import ModelError
+from tunescope.models.adapters import refuse_prompt_adapter
 from tunescope.models.anatomy import read_anatomy, text_body
 from tunescope.models.lengths import declared_length
 from tunescope.models.model import Model
@@ -35,8 +36,8 @@ def from_object(source: Any, *, name: str | None = None) -> Model:
 
 def _build(module: nn.Module, tokenizer: Any, *, name: str | None, output: OutputHead | None = None, length: int | None = None) -> Model:
     wrapper = module if isinstance(module, peft.PeftModel) else None
-    if wrapper is not None and (wrapper.active_peft_config.is_prompt_learning or wrapper.active_peft_config.is_adaption_prompt):
-        raise ModelError(f"a {wrapper.active_peft_config.peft_type.value} adapter changes the prompt and not the blocks; LoRA-like ones can be read")
+    if wrapper is not None:
+        refuse_prompt_adapter(wrapper.active_peft_config, name=name or "this PeftModel")
     inner = wrapper.get_base_model() if wrapper is not None else module
     body = text_body(inner)
     anatomy = read_anatomy(body)

@@ -99,7 +99,8 @@ def read_output(folder: Path, *, asked: str) -> tuple[OutputHead, str | None]:
     Raises ModelError for unreadable module files, UnsafeWeights for a pickled dense layer.
     """
     pooling: tuple[str, ...] = ()
-    include_prompt, layers = True, []
+    include_prompt = True
+    layers: list[nn.Module] = []
     for module in read_json(folder / "modules.json")[1:]:
         kind, place = module["type"].rsplit(".", 1)[-1], folder / module["path"]
         if kind == "Pooling":
@@ -117,7 +118,8 @@ def read_output(folder: Path, *, asked: str) -> tuple[OutputHead, str | None]:
 def object_output(modules: list[nn.Module], *, prompt: str) -> tuple[OutputHead, str | None]:
     """The head of a loaded SentenceTransformer, from its modules after the first; shares their weights."""
     pooling: tuple[str, ...] = ()
-    include_prompt, layers = True, []
+    include_prompt = True
+    layers: list[nn.Module] = []
     for module in modules:
         kind = type(module).__name__
         if kind == "Pooling":
@@ -156,10 +158,11 @@ def _read_dense(place: Path, *, asked: str) -> Dense:
     check_weight_files(place, asked=asked, accepted=("model.safetensors",))
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1]
     if activation not in _ACTIVATIONS or config.get("use_residual"):
-        raise ModelError(f"the dense layer {place} is of a kind we do not know ({activation}); known activations: {', '.join(_ACTIVATIONS)}")
+        raise ModelError(f"the dense layer {place} is of an unknown kind ({activation}); known activations: {', '.join(_ACTIVATIONS)}")
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True), device="meta").to_empty(device="cpu")
+    weights = load_file(place / "model.safetensors")
     try:
-        linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in load_file(place / "model.safetensors").items()})
+        linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in weights.items()})
     except RuntimeError as error:
         raise ModelError(f"the dense layer of '{asked}' does not fit its config: {place}") from error
     return Dense(linear.requires_grad_(False), _ACTIVATIONS[activation]())

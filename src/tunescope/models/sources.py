@@ -43,7 +43,7 @@ class Folder:
         modules = read_json(self.path / "modules.json")
         first = modules[0] if isinstance(modules, list) and modules and isinstance(modules[0], dict) else {}
         if first.get("type", "").rsplit(".", 1)[-1] != "Transformer":
-            raise ModelError(f"'{self.name}' does not begin with a Transformer module but with {first.get('type')}: it has no blocks to compare")
+            raise ModelError(f"'{self.name}' begins with {first.get('type')}, not with a Transformer module: it has no blocks to compare")
         return self.path / first.get("path", "")
 
 
@@ -61,7 +61,9 @@ def find_folder(source: str | Path, *, revision: str | None = None, trust_remote
     if path.exists():
         raise ModelError(f"'{name}' is a file; give the folder that holds config.json and model.safetensors")
     if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name:
-        raise ModelError(f"no such folder: '{name}' (from {Path.cwd()}); give a folder that holds a model, or a hub id like 'intfloat/e5-base-v2'")
+        raise ModelError(
+            f"no such folder: '{name}' (from {Path.cwd()}); give a folder that holds a model, or a hub id like 'intfloat/e5-base-v2'"
+        )
     return _check_model_folder(_download(name, revision=revision, trust_remote_code=trust_remote_code))
 
 
@@ -86,7 +88,7 @@ def _download(name: str, *, revision: str | None, trust_remote_code: bool) -> Fo
     except RevisionNotFoundError as error:
         raise ModelError(f"'{name}' on the hub has no revision '{revision}'") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"no folder here and no model on the hub called '{name}'; check the spelling, or log in if it is private") from error
+        raise ModelError(f"no folder here and no hub model is called '{name}'; check the spelling, or log in if it is private") from error
     except HFValidationError as error:
         raise ModelError(f"no such folder: '{name}', and it is not a hub id either") from error
     except (OSError, ValueError) as error:  # every other hub and connection error is one of these

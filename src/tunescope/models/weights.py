@@ -39,7 +39,7 @@ def refuse_pickle(pickles: list[str], *, asked: str, wanted: str) -> None:
     if pickles:
         raise UnsafeWeights(
             f"'{asked}' holds its weights only as {', '.join(pickles)}: a pickle, which can run code when it is opened; convert it once "
-            f"in that folder: python -c \"import torch; from safetensors.torch import save_file; "
+            f'in that folder: python -c "import torch; from safetensors.torch import save_file; '
             f"state = torch.load('{pickles[0]}', map_location='cpu', weights_only=True); "
             f"save_file({{k: v.clone().contiguous() for k, v in state.items()}}, '{wanted}', metadata={{'format': 'pt'}})\""
         )

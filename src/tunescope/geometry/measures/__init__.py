@@ -50,7 +50,7 @@ def select(names: Iterable[str] | str | None) -> dict[str, Measure]:
     """
     if isinstance(names, str):
         names = [part.strip() for part in names.split(",") if part.strip()]
-    wanted = set(DEFAULT if not names else names)
+    wanted = set(names or DEFAULT)
     if "all" in wanted:
         wanted = wanted - {"all"} | set(MEASURES)
     for name in sorted(wanted - set(MEASURES)):

@@ -65,7 +65,7 @@ def canonical_correlations(m: Moments, *, share: float = 1.0) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class SVCCA(LinearFit):
-    """Mean canonical correlation of the directions that carry `share` (.99) of each side's variance. Unrelated data read high when n is small."""
+    """Mean canonical correlation of the directions with `share` (.99) of each side's variance. Unrelated data read high when n is small."""
 
     share: float = 0.99
 

@@ -89,7 +89,9 @@ class DebiasedCKA(Alignment):
     bounds: ClassVar[tuple[float, float]] = (-float("inf"), 1.0)
     streams: ClassVar[bool] = True
     chance_method: ClassVar[str] = "row permutation, closed form: mean 0, sd √(2/(n(n−3)))"
-    reference: ClassVar[str] = "Song et al. 2012, https://jmlr.org/papers/v13/song12a.html; Nguyen et al. 2021, https://arxiv.org/abs/2010.15327"
+    reference: ClassVar[str] = (
+        "Song et al. 2012, https://jmlr.org/papers/v13/song12a.html; Nguyen et al. 2021, https://arxiv.org/abs/2010.15327"
+    )
 
     def value(self, view: Moments) -> float:
         return float(_debiased(HsicTriple.of(view)))
@@ -131,4 +133,3 @@ class RBFCKA(Alignment):
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         return self.permutation(gaussian_hsic(rows, self.bandwidth)[0])
-

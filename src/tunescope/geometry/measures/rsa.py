@@ -56,7 +56,9 @@ class RSA(Measure):
     @property
     def invariances(self) -> frozenset[str]:  # type: ignore[override]
         common = {"isotropic scale", "feature permutation"}
-        return frozenset(common | {"euclidean": {"rotation", "translation"}, "cosine": {"rotation"}, "correlation": set()}[self.dissimilarity])
+        return frozenset(
+            common | {"euclidean": {"rotation", "translation"}, "cosine": {"rotation"}, "correlation": set()}[self.dissimilarity]
+        )
 
     def view(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """The two (m, m) matrices whose off-diagonals are correlated: dissimilarities, or their ranks for Spearman."""

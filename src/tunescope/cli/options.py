@@ -1,0 +1,45 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", help="Folder for report.html, comparison.json and records.jsonl. An earlier result of ours is replaced."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print comparison.json to standard output instead of the table.")]
+Figures = Annotated[bool, typer.Option("--figures", help="Also write every chart as PNG and SVG, to OUT/figures.")]
+Measures = Annotated[
+    str | None,
+    typer.Option(
+        "--measures", "-m", help="Comma-separated, or 'all'. Default: cka,debiased_cka,procrustes,nps,isotropy. cka is always measured."
+    ),
+]
+Layers = Annotated[str | None, typer.Option("--layers", help="Which layers: 0 is the embeddings. For example 0,3,6 or 8-12. Default: all.")]
+Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Use that many texts, chosen by hash: the same ones every time.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Number format of the weights: float32, bfloat16 or float16.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one forward pass.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the sample and of the permutation draws.")]
+MaxLength = Annotated[
+    int | None, typer.Option("--max-length", min=1, help="Tokens per text; longer ones are cut. Default: what the models declare.")
+]
+
+
+def parse_layers(text: str | None) -> list[int] | None:
+    """'0,3,8-12' as a list of indices. Raises InputError."""
+    from tunescope.errors import InputError
+
+    if text is None:
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.strip().isdigit()):
+            raise InputError(f"--layers {text} asked for; give indices and ranges such as 0,3,8-12")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found

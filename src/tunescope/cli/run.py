@@ -1,0 +1,65 @@
+"""What every long command does around its work: progress with an estimate, quiet libraries, a clean Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from tunescope.comparison import Comparison
+
+
+@contextmanager
+def progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per stage, with time left; on stderr, and only where someone can watch it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not show or not console.is_terminal:
+        yield lambda stage, done, total: None
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn()]
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bars:
+        tasks: dict[str, object] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield report
+
+
+@contextmanager
+def interruptible(out: Path) -> Iterator[None]:
+    """Ctrl-C ends with one line that says what was left behind: nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.secho(f"\ntunescope: interrupted; nothing was written to '{out}'", err=True, fg=typer.colors.RED)
+        sys.stderr.flush()
+        os._exit(130)  # worker threads of a running forward pass would hold the exit back
+
+
+def finish(comparison: Comparison, out: Path, *, as_json: bool, figures: bool) -> None:
+    """Save, then print the table (or the JSON) and where the report is."""
+    import json
+
+    from rich.console import Console
+
+    from tunescope.report import terminal
+
+    comparison.save(out, figures=figures)
+    if as_json:
+        typer.echo(json.dumps(comparison.payload, ensure_ascii=False, allow_nan=False))
+        return
+    console = Console()
+    console.print(terminal(comparison.payload))
+    console.print(f"\nreport   {out / 'report.html'}\nnumbers  {out / 'comparison.json'}", highlight=False, soft_wrap=True)
