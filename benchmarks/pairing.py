@@ -14,18 +14,16 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table; cells are as printed."""
+    """One row of the table, cells as printed; `note` goes below it."""
 
     item: str
+    against: str
     ours: str
-    other: str
+    theirs: str
     ratio: str
     target: str
     met: bool
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        return self.item, self.ours, self.other, self.ratio, self.target, "yes" if self.met else "no"
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,33 +31,36 @@ class Pairs:
     """Seconds of both sides, pair by pair."""
 
     ours: list[float]
-    other: list[float]
+    theirs: list[float]
 
     clock: ClassVar[Callable[[], float]] = time.perf_counter  # run.py --clock cpu puts process_time here
 
     @classmethod
-    def time(cls, ours: Callable[[], object], other: Callable[[], object], repeats: int) -> Pairs:
+    def time(cls, ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> Pairs:
         """Each side once to warm up, then `repeats` pairs."""
-        ours(), other()
-        seconds = [(_seconds(ours), _seconds(other)) for _ in range(repeats)]
+        ours(), theirs()
+        seconds = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats)]
         return cls(*map(list, zip(*seconds, strict=True)))
 
-    def times_other(self, scale: float) -> Pairs:
-        """The same pairs with the other side, of which only a part was run, scaled up to the whole."""
-        return Pairs(self.ours, [seconds * scale for seconds in self.other])
+    def scaled(self, times: float) -> Pairs:
+        """The same pairs with their side, of which only a part was run, scaled up to the whole."""
+        return Pairs(self.ours, [seconds * times for seconds in self.theirs])
 
-    def faster(self, item: str, target: float) -> Line:
-        """How many times faster than the other side: at least `target`."""
-        return self._line(item, [b / a for a, b in zip(self.ours, self.other, strict=True)], f"≥ {target:g}", lambda ratio: ratio >= target)
+    def faster(self, item: str, against: str, *, target: float) -> Line:
+        """How many times faster than their side: at least `target`."""
+        ratios = [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        return self._line(item, against, ratios, f"≥ {target:g}", lambda ratio: ratio >= target)
 
-    def costs(self, item: str, target: float) -> Line:
-        """How many times the other side's cost: at most `target`."""
-        return self._line(item, [a / b for a, b in zip(self.ours, self.other, strict=True)], f"≤ {target:g}", lambda ratio: ratio <= target)
+    def costs(self, item: str, against: str, *, target: float) -> Line:
+        """How many times their cost: at most `target`."""
+        ratios = [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        return self._line(item, against, ratios, f"≤ {target:g}", lambda ratio: ratio <= target)
 
-    def _line(self, item: str, ratios: list[float], target: str, met: Callable[[float], bool]) -> Line:
+    def _line(self, item: str, against: str, ratios: list[float], target: str, met: Callable[[float], bool]) -> Line:
         ratio = statistics.median(ratios)
         spread = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-        return Line(item, duration(statistics.median(self.ours)), duration(statistics.median(self.other)), spread, target, met(ratio))
+        ours, theirs = (duration(statistics.median(side)) for side in (self.ours, self.theirs))
+        return Line(item, against, ours, theirs, spread, target, met(ratio))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -69,7 +70,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+    return f"{seconds:.2f} s" if abs(seconds) >= 1 else f"{seconds * 1e3:.1f} ms"
 
 
 def within(error: float, limit: float, what: str) -> None:

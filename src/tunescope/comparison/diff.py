@@ -123,7 +123,7 @@ def _check_enough(measures: Mapping[str, Measure], corpus: Corpus) -> None:
     for name, measure in measures.items():
         if len(corpus.texts) < measure.minimum_rows:
             raise NotEnoughRows(
-                f"{name} needs at least {measure.minimum_rows} texts, {corpus.source} has {len(corpus.texts):,}; "
+                f"{name} needs at least {measure.minimum_rows} texts, got {len(corpus.texts):,} ({corpus.source}); "
                 "give more texts, or leave the measure out with --measures"
             )
 
@@ -227,15 +227,15 @@ class _Findings:
                 moved = self._texts(place, paired)
         self.say("comparing layers", len(places), len(places))
         layers, sites = [row for row in rows if "index" in row], {row.pop("name"): row for row in rows if "index" not in row}
-        data = self._data(reading)
+        data, identities = self._data(reading), [model.identity() for model in self.pair]
         localities = _locality(layers, self.measures)
         return {
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "tunescope": versions()["tunescope"],
             "headline": headline(layers, len(self.corpus.texts)),
-            "base": self.pair[0].identity(),
-            "tuned": self.pair[1].identity(),
+            "base": identities[0],
+            "tuned": identities[1],
             "data": data,
             "measures": {name: _describe(measure) for name, measure in self.measures.items()},
             "default_measure": "cka",
@@ -250,7 +250,7 @@ class _Findings:
             "outcomes": [],
             "warnings": [
                 *about_texts(self.corpus, self.acts),
-                *about_models(*self.pair),
+                *about_models(self.pair, identities),
                 *about_numbers(layers, sites, self.measures, localities, data["rows"]),
             ],
             "notes": ["Nothing was measured about function: geometry says where and how far, an outcome says good or bad."],

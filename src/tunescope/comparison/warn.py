@@ -22,12 +22,12 @@ def about_texts(corpus: Corpus, acts: Sequence[Activations]) -> list[str]:
     return said
 
 
-def about_models(base: Model, tuned: Model) -> list[str]:
-    said = list(dict.fromkeys([*base.warnings, *tuned.warnings]))
-    one, two = base.identity(), tuned.identity()
+def about_models(pair: tuple[Model, Model], identities: Sequence[dict[str, Any]]) -> list[str]:
+    said = list(dict.fromkeys(warning for model in pair for warning in model.warnings))
+    one, two = identities
     if one["tokenizer_sha256"] != two["tokenizer_sha256"]:
         said.append("the tokenizers differ: each model read its own tokens, so part of the change at every layer is the tokenizer's")
-    sizes = [_vocabulary(model) for model in (base, tuned)]
+    sizes = [_vocabulary(model) for model in pair]
     if sizes[0] != sizes[1]:
         said.append(f"the vocabulary was resized, {sizes[0]:,} → {sizes[1]:,} embedding rows")
     if one["layers"] != two["layers"]:
