@@ -25,7 +25,7 @@ TEXTS, BATCH = 256, 32
 def lines(repeats: int) -> Iterator[Line]:
     texts = paragraphs()[:TEXTS]
     model = ts.load_model(get_model_path(), device="cpu")
-    peer = SentenceTransformer(get_model_path(), device="cpu")
+    peer = SentenceTransformer(str(get_model_path()), device="cpu")
     if peer.max_seq_length != model.max_length:
         raise AssertionError(f"texts are cut at {model.max_length} tokens here and at {peer.max_seq_length} there")
 

@@ -55,8 +55,8 @@ def two_models() -> tuple[list[Tensor], list[Tensor]]:
 
 def pairwise_cka(x: Tensor, y: Tensor) -> Tensor:
     """Linear CKA as packages that take two arrays form it: both Grams, centred, and three sums, anew for every pair."""
-    k, l = (gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean() for gram in (x @ x.T, y @ y.T))
-    return (k * l).sum() / ((k * k).sum() * (l * l).sum()).sqrt()
+    left, right = (gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean() for gram in (x @ x.T, y @ y.T))
+    return (left * right).sum() / ((left * left).sum() * (right * right).sum()).sqrt()
 
 
 def truth(xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -75,4 +75,4 @@ def _u_centred(gram: np.ndarray) -> np.ndarray:
 
 def _cosines(left: list[np.ndarray], right: list[np.ndarray]) -> np.ndarray:
     norms = [[np.sqrt(np.vdot(gram, gram)) for gram in side] for side in (left, right)]
-    return np.array([[np.vdot(k, l) for l in right] for k in left]) / np.outer(*norms)
+    return np.array([[np.vdot(gram, other) for other in right] for gram in left]) / np.outer(*norms)

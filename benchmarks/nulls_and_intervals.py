@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from pairing import Line, Pairs
 from tunescope.geometry import DEFAULT, MEASURES, Rows
 
-THREADS = os.cpu_count() or 1
+THREADS = 1
 SIZES = ((1000, 384), (290, 768), (4000, 768))
 
 

@@ -37,7 +37,7 @@ def small_distance(x: np.ndarray, generator: np.random.Generator) -> Line:
     """Rotated float32 rows, moved until the distance is 1e-4; the truth is scipy's residual |X − YQ| in float64, which cancels nothing."""
     x = centred_unit(x.astype(np.float64))
     rotation = np.linalg.qr(generator.standard_normal((D, D)))[0]
-    moved = x + 1.03 * DISTANCE * centred_unit(generator.standard_normal((N, D)))  # a little of the noise is itself a rotation
+    moved = x + 2.3 * DISTANCE * centred_unit(generator.standard_normal((N, D)))  # a rotation takes back more than half of the noise
     x, y = x.astype(np.float32), (moved @ rotation).astype(np.float32)
     wide = [centred_unit(side.astype(np.float64)) for side in (x, y)]
     true = float(np.linalg.norm(wide[1] @ orthogonal_procrustes(wide[1], wide[0])[0] - wide[0]))

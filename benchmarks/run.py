@@ -56,8 +56,9 @@ def chosen(names: str) -> tuple[str, ...]:
 
 def machine() -> str:
     info = Path("/proc/cpuinfo")
-    found = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    cpu = found[0] if found else platform.processor() or platform.machine()
+    cpu = platform.processor() or platform.machine()
+    if info.is_file() and "model name" in (text := info.read_text()):
+        cpu = text.split("model name")[1].split(":")[1].split("\n")[0].strip()
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {libraries}"
 

@@ -21,6 +21,7 @@ from tunescope.geometry.measures.procrustes import aligned_residuals
 from tunescope.geometry.neighbours import overlap
 from tunescope.geometry.profile import STATUS_RULE, locality, width
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.threads import threads_for
 from tunescope.identity import versions
 from tunescope.models import Model, load_pair
 from tunescope.texts import Corpus, as_corpus
@@ -97,7 +98,8 @@ def diff(
     noise = _noise(pair[0], corpus, acts[0], chosen, reading, layers) if pooling != "none" else {}
     clock.lap("forward")
     found = _Findings(pair, corpus, acts, chosen, noise, seed, say)
-    result = found.payload(reading)
+    with threads_for(_work(acts)):
+        result = found.payload(reading)
     clock.lap("geometry")
     result["controls"] = [
         _control(name, model, acts[0], read(model, f"reading texts with {name}"), chosen) for name, model in (controls or {}).items()
@@ -119,13 +121,19 @@ class _Clock:
         self.laps[name], self.last = round(now - self.last, 3), now
 
 
+def _work(acts: Sequence[Activations]) -> float:
+    """Multiply-adds of the moments of one layer."""
+    rows = next(iter([*acts[1].layers.values(), *acts[1].sites.values()]))
+    return rows.shape[0] * min(rows.shape) ** 2
+
+
 def _check_enough(measures: Mapping[str, Measure], corpus: Corpus) -> None:
-    for name, measure in measures.items():
-        if len(corpus.texts) < measure.minimum_rows:
-            raise NotEnoughRows(
-                f"{name} needs at least {measure.minimum_rows} texts, got {len(corpus.texts):,} ({corpus.source}); "
-                "give more texts, or leave the measure out with --measures"
-            )
+    neediest = max(measures.values(), key=lambda measure: measure.minimum_rows)
+    if len(corpus.texts) < neediest.minimum_rows:
+        raise NotEnoughRows(
+            f"{neediest.name} needs at least {neediest.minimum_rows} texts, got {len(corpus.texts):,} ({corpus.source}); "
+            "give more texts, or leave the measure out with --measures"
+        )
 
 
 def _check_tokenizers(base: Model, tuned: Model, pooling: str) -> None:

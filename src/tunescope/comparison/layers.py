@@ -12,6 +12,7 @@ from tunescope.errors import ActivationError, Degenerate
 from tunescope.geometry.measures import Estimate, Measure
 from tunescope.geometry.profile import status
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def value_and_change(x: Tensor, y: Tensor, measures: Mapping[str, Measure]) -> d
         if len(rows) < measure.minimum_rows:
             continue
         try:
-            found[name] = _bare(measure, rows)
+            with threads_for(len(x) * min(x.shape) ** 2):
+                found[name] = _bare(measure, rows)
         except Degenerate:
             found[name] = {"value": None, "change": None}
     return found

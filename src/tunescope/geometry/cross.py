@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tunescope.geometry.moments import column_means
+from tunescope.geometry.moments import column_means, resolution
 from tunescope.geometry.neighbours import nearest, overlap
 
 BLOCK = 256
@@ -33,9 +33,10 @@ def cross_cka(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Float[Tensor, "l m"
 
 def _unit_scale(x: Tensor) -> Float[Tensor, "n d"]:
     """Centred float32 rows scaled to a Frobenius norm of √n, so that no product under- or overflows."""
-    centred = torch.cat([(block.double() - mean).float() for mean in [column_means(x)] for block in x.split(4096)])
-    norm = torch.linalg.vector_norm(centred, dtype=torch.float64)
-    return centred.mul_(float((len(x) ** 0.5) / norm) if norm > 0 else float("nan"))
+    mean = column_means(x)
+    centred = torch.cat([(block.double() - mean).float() for block in x.split(4096)])
+    norm = float(torch.linalg.vector_norm(centred, dtype=torch.float64))
+    return centred.mul_(len(x) ** 0.5 / norm if norm**2 > resolution(x, mean) else float("nan"))
 
 
 def _by_grams(xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -143,6 +143,11 @@ def centred_blocks(
     return (block.double() - mean for block in blocks)
 
 
+def resolution(x: Shaped[Tensor, "n d"], mean: Float[Tensor, " d"]) -> float:
+    """The sum of squares about the mean that rounding alone gives n equal rows of this dtype: below it, there is no spread."""
+    return len(x) * float(mean @ mean) * (4 * torch.finfo(x.dtype).eps) ** 2
+
+
 def row_space(x: Shaped[Tensor, "n d"]) -> Float[Tensor, "n r"]:
     """The centred rows in coordinates of their own row space, r = min(n, d): same Gram, so exact for every rotation-invariant measure.
 

@@ -16,7 +16,7 @@ Prepared = tuple[Tensor, Tensor | None]  # rows whose inner products (+ a bias p
 
 CELLS = 4 << 20  # similarities held at a time: 16 MB of float32
 SPARE = 8  # candidates kept beyond k, to see whether a tie goes on
-ROUNDING = 4  # similarities within so many float32 steps are compared again in float64
+ROUNDING = 4  # similarities within so many float32 steps of |x||y| are compared again in float64
 
 
 def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Graph:
@@ -40,6 +40,7 @@ def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Grap
         raise UnknownName("metric", metric, METRICS)
     mean = column_means(x)
     rows, bias = METRICS[metric](x.float(), mean.float())
+    size = rows.norm(dim=1)
     step = max(1, CELLS // n)
     found = []
     for start in range(0, n, step):
@@ -49,16 +50,20 @@ def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Grap
             similar += bias
         similar[index - start, index] = -torch.inf
         values, candidates = similar.topk(min(k + SPARE, n - 1))
-        _settle_ties(values, candidates, k, index, lambda i, j: _exact(x, mean, metric, i, j))
+        rounding = size[index, None] * size[candidates] + (0 if bias is None else bias[candidates].abs())
+        _settle_ties(values, candidates, rounding, k, index, lambda i, j: _exact(x, mean, metric, i, j))
         found.append(candidates[:, :k].int())
     return torch.cat(found)
 
 
-def _settle_ties(values: Tensor, candidates: Tensor, k: int, index: Tensor, exact: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Re-order, in place, the candidate lists in which float32 cannot tell neighbours apart."""
-    gap = ROUNDING * torch.finfo(values.dtype).eps * values[:, :1].abs().maximum(values[:, -1:].abs())
-    near = (values[:, :-1] - values[:, 1:] <= gap)[:, :k]
-    ongoing = values[:, k - 1] - values[:, -1] <= gap[:, 0]  # the tie may reach past the candidates
+def _settle_ties(
+    values: Tensor, candidates: Tensor, size: Tensor, k: int, index: Tensor, exact: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    """Re-order, in place, the candidate lists in which float32 cannot tell neighbours apart. Rounding is relative to the `size` of what
+    was summed, |x||y|, not to the sum, in which it may have cancelled."""
+    gap = ROUNDING * torch.finfo(values.dtype).eps * size
+    near = (values[:, :-1] - values[:, 1:] <= gap[:, :-1].maximum(gap[:, 1:]))[:, :k]
+    ongoing = values[:, k - 1] - values[:, -1] <= gap[:, k - 1].maximum(gap[:, -1])  # the tie may reach past the candidates
     for rows in (near.any(1) & ~ongoing).nonzero().flatten().split(256):
         listed = candidates[rows].sort(dim=1).values
         order = exact(index[rows], listed).sort(dim=1, descending=True, stable=True).indices

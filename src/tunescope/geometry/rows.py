@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tunescope.errors import ActivationError, AlignmentError, Degenerate
 from tunescope.geometry.hsic import HsicTriple
-from tunescope.geometry.moments import Moments, row_space
+from tunescope.geometry.moments import Moments, centred_blocks, column_means, resolution, row_space
 from tunescope.geometry.neighbours import Graph, nearest
 from tunescope.geometry.row_means import RowMeans
 
@@ -72,11 +72,8 @@ class Rows:
     @cached_property
     def moments(self) -> Moments:
         """Moments in `coordinates`; what every rotation-invariant measure reads."""
-        moments = Moments.of(*self.coordinates)
-        for side, rows, trace in (("x", self.x, moments.xx.trace()), ("y", self.y, moments.yy.trace())):
-            if trace <= resolution(rows):
-                raise Degenerate(f"all {len(rows):,} rows of {side} are the same, so there is no geometry to compare")
-        return moments
+        self.require_spread()
+        return Moments.of(*self.coordinates)
 
     @cached_property
     def hsic(self) -> HsicTriple:
@@ -115,11 +112,21 @@ class Rows:
 
     def graphs(self, k: int, metric: str) -> tuple[Graph, Graph]:
         """The k nearest neighbours of every row on both sides, made once at the largest k asked for."""
+        self.require_spread()
         cache = self.__dict__.setdefault("_graphs", {})
         if metric not in cache or cache[metric][0].shape[1] < k:
             cache[metric] = (nearest(self.x, k, metric=metric), nearest(self.y, k, metric=metric))
         left, right = cache[metric]
         return left[:, :k], right[:, :k]
+
+    @cached_property
+    def constant(self) -> str | None:
+        """The side (x or y) whose rows are all the same, to rounding; None when both vary."""
+        return next((side for side, rows in (("x", self.x), ("y", self.y)) if not _varies(rows)), None)
+
+    def require_spread(self) -> None:
+        if self.constant:
+            raise Degenerate(f"all {len(self):,} rows of {self.constant} are the same, so there is no geometry to compare")
 
     def require_aligned(self, what: str) -> None:
         if not self.aligned:
@@ -143,7 +150,6 @@ def as_array(x: Any, name: str = "x") -> Shaped[Tensor, "n d"]:
     return x
 
 
-def resolution(x: Shaped[Tensor, "n d"]) -> float:
-    """The sum of squares that rounding alone gives n equal rows of this dtype: below it, a spread is not there."""
-    scale = max((float(block.double().square().sum()) for block in x.split(4096)), default=0.0)
-    return scale * (4 * torch.finfo(x.dtype).eps) ** 2
+def _varies(x: Shaped[Tensor, "n d"]) -> bool:
+    mean = column_means(x)
+    return sum(float(block.square().sum()) for block in centred_blocks(x, mean)) > resolution(x, mean)

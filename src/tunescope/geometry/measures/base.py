@@ -16,6 +16,7 @@ from tunescope.geometry import null
 from tunescope.geometry.moments import Moments
 from tunescope.geometry.null import Null
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.threads import threads_for
 from tunescope.stats import Spread, jackknife, t_interval
 
 INVARIANCES = ("rotation", "isotropic scale", "translation", "invertible linear map", "feature permutation")
@@ -62,7 +63,8 @@ class Measure(ABC):
         """The measure of two arrays, (n, d) and (n, e), row i of both being the same item."""
         rows = Rows.of(x, y)
         self.check(len(rows))
-        return self.value(self.view(rows))
+        with threads_for(len(rows) * min(rows.x.shape) ** 2):
+            return finite(self.value(self.view(rows)), self.name)
 
     def view(self, rows: Rows) -> Any:
         return getattr(rows, self.reads)

@@ -122,7 +122,7 @@ class RBFCKA(Alignment):
     reference: ClassVar[str] = "Kornblith et al. 2019, https://arxiv.org/abs/1905.00414"
 
     def view(self, rows: Rows) -> Rows:
-        rows.moments  # noqa: B018  refuses constant rows
+        rows.require_spread()
         return rows
 
     def value(self, view: Rows) -> float:
@@ -132,4 +132,4 @@ class RBFCKA(Alignment):
         return _biased(gaussian_hsic(rows, self.bandwidth)[1])
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
-        return self.permutation(gaussian_hsic(rows, self.bandwidth)[0])
+        return self.permutation(gaussian_hsic(self.view(rows), self.bandwidth)[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class RowCosine(PerRow):
         return per_row(rows.x, rows.y)[1]
 
 
-def principal_angles(x: Tensor, y: Tensor, *, m: int = 10) -> Tensor:
+def principal_angles(x: Any, y: Any, *, m: int = 10) -> Tensor:
     """The m principal angles, in radians ascending, between the spans of the top-m principal directions of x and y, (n, d) each."""
     return _angles(Rows.of(x, y).features, m)
 
@@ -111,7 +111,7 @@ class SubspaceOverlap(Measure):
 
     def view(self, rows: Rows) -> Moments:
         rows.require_aligned(self.name)
-        rows.moments  # noqa: B018  refuses constant rows
+        rows.require_spread()
         return rows.features
 
     def value(self, view: Moments) -> float:

@@ -10,12 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tunescope.geometry.measures.base import Measure, from_groups
+from tunescope.geometry.moments import column_means
 from tunescope.geometry.neighbours import METRICS, overlap, overlap_se, positions
 from tunescope.geometry.null import Null, shared_edges_sd
 from tunescope.geometry.rows import Rows
 from tunescope.stats import Spread
 
 CURVE = (5, 10, 25, 50)
+TIE = 32 * torch.finfo(torch.float64).eps
+
+
+def _invariances(metric: str) -> frozenset[str]:
+    """Cosine and inner product look from the origin: shifting a space changes who is near."""
+    common = {"rotation", "isotropic scale", "feature permutation"}
+    return frozenset(common | {"translation"} if metric in ("euclidean", "centred_cosine") else common)
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,13 @@ class NPS(Measure):
     reads: ClassVar[str] = "self"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     change_formula: ClassVar[str] = "1 − value"
-    # cosine looks from the origin: shifting both spaces changes who is near
-    invariances: ClassVar[frozenset[str]] = frozenset({"rotation", "isotropic scale", "feature permutation"})
     interval: ClassVar[str] = "standard error over rows whose neighbourhoods depend on each other, 95%"
     chance_method: ClassVar[str] = "row permutation, closed form: mean k/(n−1)"
     reference: ClassVar[str] = "neighbourhood overlap; cf. Huh et al. 2024, https://arxiv.org/abs/2405.07987"
+
+    @property
+    def invariances(self) -> frozenset[str]:  # type: ignore[override]
+        return _invariances(self.metric)
 
     @property
     def minimum_rows(self) -> int:
@@ -93,11 +103,14 @@ class Trustworthiness(Measure):
     reads: ClassVar[str] = "self"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     change_formula: ClassVar[str] = "1 − value"
-    invariances: ClassVar[frozenset[str]] = frozenset({"rotation", "isotropic scale", "feature permutation"})
     interval: ClassVar[str] = "jackknife over ten groups of rows, 95%"
     chance_method: ClassVar[str] = "row permutation: exact mean; spread with rows taken as independent"
     reference: ClassVar[str] = "Venna and Kaski 2001, https://doi.org/10.1007/3-540-44668-0_68"
     swap: ClassVar[bool] = False
+
+    @property
+    def invariances(self) -> frozenset[str]:  # type: ignore[override]
+        return _invariances(self.metric)
 
     @property
     def minimum_rows(self) -> int:
@@ -138,10 +151,12 @@ class Continuity(Trustworthiness):
 
 
 def rank_of(x: Tensor, others: Tensor, metric: str) -> Tensor:
-    """1-based rank, among all rows but i, of each listed row j by nearness to i: counted, never sorted. Ties to the lower index."""
-    from tunescope.geometry.moments import column_means
+    """1-based rank, among all rows but i, of each listed row j by nearness to i: counted, never sorted. Ties to the lower index.
 
+    Similarities within rounding of each other tie: a product of matrices gives equal rows values that differ in the last digits.
+    """
     rows, bias = METRICS[metric](x.double(), column_means(x))
+    size = rows.norm(dim=1)
     n, step = len(x), max(1, (1 << 20) // len(x))
     column = torch.arange(n, device=x.device)
     ranks = []
@@ -153,6 +168,10 @@ def rank_of(x: Tensor, others: Tensor, metric: str) -> Tensor:
         at = torch.arange(len(similar), device=x.device)
         similar[at, start + at] = -torch.inf
         own = similar.gather(1, near)
-        ahead = [((similar > s) | ((similar == s) & (column < j))).sum(1) for s, j in zip(own.T[..., None], near.T[..., None], strict=True)]
+        tie = TIE * size[start : start + step, None] * size[near] + (0 if bias is None else TIE * bias[near].abs())
+        ahead = [
+            ((similar > s + t) | ((similar >= s - t) & (column < j))).sum(1)
+            for s, t, j in zip(own.T[..., None], tie.T[..., None], near.T[..., None], strict=True)
+        ]
         ranks.append(torch.stack(ahead, 1) + 1)
     return torch.cat(ranks)

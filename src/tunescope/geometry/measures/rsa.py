@@ -62,6 +62,7 @@ class RSA(Measure):
 
     def view(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """The two (m, m) matrices whose off-diagonals are correlated: dissimilarities, or their ranks for Spearman."""
+        rows.require_spread()
         cache = rows.__dict__.setdefault("_rsa", {})
         if self not in cache:
             cache[self] = tuple(self._matrix(side) for side in (rows.x, rows.y))
