@@ -35,7 +35,7 @@ def jackknife(deletions: np.ndarray, value: float, *, groups: np.ndarray | None 
     effects = np.asarray(deletions, dtype=np.float64) - value
     if groups is not None:
         _, labels = np.unique(groups, return_inverse=True)
-        effects = np.bincount(labels, weights=effects)
+        effects = np.bincount(labels, weights=effects).astype(np.float64)
     g = len(effects)
     if g < 2:
         raise ValueError(f"a jackknife needs at least two rows or groups, got {g}")

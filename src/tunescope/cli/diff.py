@@ -13,9 +13,14 @@ from tunescope.cli.run import finish, interruptible, progress
 
 def diff(
     base: Annotated[
-        str, typer.Argument(metavar="BASE", help="Hub id or folder. With TUNED left out: an adapter folder, whose own base is read from its config.")
+        str,
+        typer.Argument(
+            metavar="BASE", help="Hub id or folder. With TUNED left out: an adapter folder, whose own base is read from its config."
+        ),
     ],
-    tuned: Annotated[str | None, typer.Argument(metavar="[TUNED]", help="Hub id, folder or PEFT adapter folder.", show_default=False)] = None,
+    tuned: Annotated[
+        str | None, typer.Argument(metavar="[TUNED]", help="Hub id, folder or PEFT adapter folder.", show_default=False)
+    ] = None,
     texts: Annotated[
         Path | None,
         typer.Option("--texts", "-t", help="txt (one text a line), jsonl, csv, tsv or parquet. Default: Python's own documentation."),

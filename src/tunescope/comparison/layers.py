@@ -49,7 +49,7 @@ def measure_place(
 
 
 def _cell(estimate: Estimate, noise: float | None) -> dict[str, Any]:
-    cell = {
+    cell: dict[str, Any] = {
         "value": estimate.value,
         "change": estimate.change,
         "low": estimate.low,

@@ -56,8 +56,8 @@ def about_numbers(
         floor, span = floors[len(floors) // 2], measure.bounds[1] - measure.bounds[0]
         if abs(floor - measure.ideal_floor) > FAR * span:
             said.append(
-                f"{name} is biased at {n:,} rows: unrelated representations would read {three(floor)} here, not {three(measure.ideal_floor)}; "
-                "read it against its chance floor, or give more texts"
+                f"{name} is biased at {n:,} rows: unrelated representations would read {three(floor)} here, "
+                f"not {three(measure.ideal_floor)}; read it against its chance floor, or give more texts"
             )
     for name, found in localities.items():
         if found["saturated_layers"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunescope.comparison import Comparison, diff
-from tunescope.comparison.diff import Progress
+from tunescope.comparison.findings import Progress
 from tunescope.errors import InputError
 from tunescope.models import load_pair
 from tunescope.training import perturb

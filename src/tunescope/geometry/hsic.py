@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tunescope.geometry.moments import Moments, centred_blocks
 
+CANCELLED = 1e-12  # a difference this small against its terms is rounding: equidistant rows, or one row 10⁷ times the others
+
 
 @dataclass(frozen=True, eq=False)
 class Hsic:
@@ -31,7 +33,9 @@ class Hsic:
     def unbiased(self) -> Float[Tensor, "*i"]:
         """n(n−3) times the unbiased HSIC of Song et al. 2012; on centred rows only the diagonal needs correcting."""
         n = self.n
-        return self.cross - self.fourth * (n / (n - 2)) + self.trace_x * self.trace_y / ((n - 1) * (n - 2))
+        terms = self.cross + self.trace_x * self.trace_y / ((n - 1) * (n - 2))
+        rest = terms - self.fourth * (n / (n - 2))
+        return torch.where(rest.abs() > CANCELLED * terms, rest, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,16 @@ class HsicTriple:
         return cls(
             _left_out(whole.xx, a, a, qxx, pxx, s, s), _left_out(whole.xy, a, b, qxy, pxy, s, t), _left_out(whole.yy, b, b, qyy, pyy, t, t)
         )
+
+    def with_entry(self, row: int, one: HsicTriple) -> HsicTriple:
+        """These vectors with the entry of one row taken from the scalars of `one`."""
+
+        def put(vectors: Hsic, scalars: Hsic) -> Hsic:
+            names = ("cross", "fourth", "trace_x", "trace_y")
+            at = torch.tensor([row], device=vectors.cross.device)
+            return Hsic(vectors.n, *(getattr(vectors, name).index_fill(0, at, getattr(scalars, name)) for name in names))
+
+        return HsicTriple(put(self.xx, one.xx), put(self.xy, one.xy), put(self.yy, one.yy))
 
 
 def _row_products(m: Moments, xb: Float[Tensor, "b d"], yb: Float[Tensor, "b e"]) -> tuple[Tensor, ...]:

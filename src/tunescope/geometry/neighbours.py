@@ -57,7 +57,7 @@ def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Grap
 
 
 def _settle_ties(
-    values: Tensor, candidates: Tensor, size: Tensor, k: int, index: Tensor, exact: Callable[[Tensor, Tensor], Tensor]
+    values: Tensor, candidates: Tensor, size: Tensor, k: int, index: Tensor, exact: Callable[[Tensor, Tensor | None], Tensor]
 ) -> None:
     """Re-order, in place, the candidate lists in which float32 cannot tell neighbours apart. Rounding is relative to the `size` of what
     was summed, |x||y|, not to the sum, in which it may have cancelled."""

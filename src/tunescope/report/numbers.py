@@ -7,12 +7,16 @@ the charts' labels and the terminal passes through here.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 MISSING = "–"
 MINUS = "−"
 
 
-def _known(value: object) -> bool:
+def _known(value: object) -> TypeIs[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 

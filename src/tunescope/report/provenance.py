@@ -36,7 +36,7 @@ def _shown(key: str, value: Any) -> dict[str, str]:
 def identity(base: dict, tuned: dict) -> list[dict[str, Any]]:
     keys = [key for key in _IDENTITY if key in base or key in tuned]
     keys += [key for key in {**base, **tuned} if key not in _IDENTITY]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"label": _IDENTITY.get(key, key.replace("_", " ")), "cells": [_shown(key, side.get(key)) for side in (base, tuned)]}
         for key in keys
     ]

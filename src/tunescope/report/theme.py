@@ -52,7 +52,8 @@ def variables(colours: dict[str, str]) -> str:
 
 def chart_config() -> dict:
     """The Vega-Lite configuration every chart shares."""
-    axis = {"labelColor": LIGHT["muted"], "titleColor": LIGHT["muted"], "gridColor": LIGHT["rule"], "domainColor": LIGHT["rule"]}
+    axis: dict[str, str | float] = {"labelColor": LIGHT["muted"], "titleColor": LIGHT["muted"]}
+    axis |= {"gridColor": LIGHT["rule"], "domainColor": LIGHT["rule"]}
     axis |= {"tickColor": LIGHT["rule"], "labelFontSize": 11.5, "titleFontSize": 11.5, "titleFontWeight": "normal", "gridOpacity": 0.6}
     return {
         "background": None,

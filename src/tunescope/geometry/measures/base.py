@@ -109,7 +109,7 @@ class Measure(ABC):
         value = finite(self.of_rows(rows), self.name)
         low, high = t_interval(value, self.spread(rows), bounds=self.bounds)
         floor = self.chance(rows, seed=seed)
-        saturated = floor.mean is not None and self.change(value) >= self.change(floor.mean) - 2 * floor.sd
+        saturated = floor.mean is not None and floor.sd is not None and self.change(value) >= self.change(floor.mean) - 2 * floor.sd
         return Estimate(value, self.change(value), low, high, floor.mean, floor.sd, floor.reason, saturated)
 
     def _of_equals(self, rows: Rows, seed: int) -> Estimate:
@@ -158,7 +158,13 @@ def finite(value: float, name: str) -> float:
 
 
 def from_each(rows: Rows, value: float, deletions: Tensor) -> Spread:
-    """Delete-one jackknife; the effects of the tokens of one text are summed."""
+    """Delete-one jackknife; the effects of the tokens of one text are summed.
+
+    Raises: Degenerate, when the measure has no value without some row.
+    """
+    lost = (~torch.isfinite(deletions)).nonzero().flatten()
+    if len(lost):
+        raise Degenerate(f"without row {int(lost[0]):,} the measure has no value: that row alone makes the difference")
     groups = None if rows.groups is None else rows.groups.numpy(force=True)
     return jackknife(deletions.numpy(force=True), value, groups=groups)
 

@@ -45,7 +45,8 @@ class Procrustes(Measure):
         return from_each(rows, self.of_rows(rows), self.without_each(rows))
 
     def without_each(self, rows: Rows) -> Tensor:
-        """(n,) the distance with each row left out. First order: d|M|_* = tr(QᵀdM) with the Q of the one SVD."""
+        """(n,) the distance with each row left out. First order: d|M|_* = tr(QᵀdM) with the Q of the one SVD; rows that carry
+        half a side's spread are really left out."""
         m = rows.moments
         u, s, vt = rows.decomposition
         q = u @ vt
@@ -57,7 +58,10 @@ class Procrustes(Measure):
             share = (xb.square().sum(1) / m.xx.trace() + yb.square().sum(1) / m.yy.trace()) / 2
             parts.append(((xb @ q) * yb).sum(1) / scale - s.sum() / scale * share)
         slope = torch.cat(parts)  # of |XᵀY|_* in the weight of each row
-        return distance + slope / distance if distance > 0 else torch.zeros_like(slope)
+        each = distance + slope / distance if distance > 0 else torch.zeros_like(slope)
+        for row in rows.heavy:
+            each[row] = self.of_rows(rows.without(row))
+        return each
 
     def of_rows(self, rows: Rows) -> float:
         return _distance(rows.decomposition[1].sum(), rows.moments)

@@ -74,13 +74,13 @@ class RSA(Measure):
         matrix = dissimilarities(x, self.dissimilarity)
         if self.comparison != "spearman":
             return matrix
-        upper = torch.triu_indices(*matrix.shape, offset=1)
+        upper = torch.triu_indices(len(matrix), len(matrix), offset=1)
         ranks = torch.zeros_like(matrix)
         ranks[upper[0], upper[1]] = torch.from_numpy(stats.rankdata(matrix[upper[0], upper[1]].numpy(force=True))).to(matrix)
         return ranks + ranks.T
 
     def value(self, view: tuple[Tensor, Tensor]) -> float:
-        upper = torch.triu_indices(*view[0].shape, offset=1)
+        upper = torch.triu_indices(len(view[0]), len(view[0]), offset=1)
         a, b = (m[upper[0], upper[1]] for m in view)
         if self.comparison == "kendall":
             return float(stats.kendalltau(a.numpy(force=True), b.numpy(force=True)).statistic)
