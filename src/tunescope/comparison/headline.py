@@ -38,4 +38,6 @@ def _start(layers: Sequence[dict[str, Any]]) -> str:
     first = next(i for i, row in enumerate(layers) if not row["identical"])
     if first == 0:
         return ""
+    if layers[first]["index"] == 1:
+        return "The embeddings are exactly unchanged."
     return f"The change starts at {layers[first]['name']}: everything before it is exactly unchanged."

@@ -4,6 +4,9 @@
 
 In-batch-negative InfoNCE, temperature 0.05, over mean-pooled and normalised embeddings; everything is on this machine: the weights
 come with the `demo` extra and the pairs out of the standard library's sources.
+
+The adapter that ships: 138 steps over the 2,202 pairs of Python 3.11.7, the loss (mean of 20 steps) from 0.82 to 0.42 nats where chance is
+ln 32 = 3.47, in 8 CPU minutes. Another Python has other docstrings, and so trains another adapter.
 """
 
 from __future__ import annotations

@@ -142,7 +142,9 @@ class ChangeRank(Measure):
     reference: ClassVar[str] = "Roy and Vetterli 2007, https://ieeexplore.ieee.org/document/7098875"
 
     def value(self, view: Moments) -> float:
-        singular = torch.linalg.eigvalsh(view.yy).clamp_min(0).sqrt()
+        squares = torch.linalg.eigvalsh(view.yy)
+        # below this a square is rounding, but its root would count: 1e-16 becomes 1e-8, once for every feature
+        singular = torch.where(squares > squares[-1] * len(squares) * torch.finfo(squares.dtype).eps, squares, 0.0).sqrt()
         if not singular.sum() > 0:
             return 0.0
         share = singular / singular.sum()
