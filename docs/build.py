@@ -33,7 +33,7 @@ def measure_pages() -> str:
         "(n, d) and (n, e), row i of both being the same text. *Change* is what the depth curve draws: larger means moved more.\n",
     ]
     for name, measure in MEASURES.items():
-        low, high = ("−∞" if measure.bounds[0] == -float("inf") else f"{measure.bounds[0]:.3g}", f"{measure.bounds[1]:.4g}".replace("inf", "∞"))
+        low, high = (f"{bound:.4g}".replace("inf", "∞").replace("-", "−") for bound in measure.bounds)
         text = " ".join((type(measure).__doc__ or "").split("Args:")[0].split())
         pages.append(
             f"## `{name}`{' (default)' if name in DEFAULT else ''}: {measure.title}\n\n{text}\n\n"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_comparison import altered, sentences
-from tiny_models import save_adapter, save_model, tiny_model
 from typer.testing import CliRunner
 
+from test_comparison import altered, sentences
+from tiny_models import save_adapter, save_model, tiny_model
 from tunescope.cli import app, main
 
 TUNESCOPE = Path(sys.executable).parent / "tunescope"
@@ -63,7 +63,8 @@ def test_diff_prints_a_table_and_writes_the_result(place, tmp_path):
 
 
 def test_an_adapter_alone_and_a_table_as_json(place, tmp_path):
-    code, printed, _ = run("diff", place / "adapter", "-t", place / "texts.csv", "-m", "nps", "--layers", "0,2-3", "-o", tmp_path / "out", "--json")
+    chosen = ("-m", "nps", "--layers", "0,2-3", "--json")
+    code, printed, _ = run("diff", place / "adapter", "-t", place / "texts.csv", "-o", tmp_path / "out", *chosen)
     assert code == 0
     payload = json.loads(printed)
     assert payload == json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -150,7 +151,8 @@ def test_nan_in_activations_names_model_layer_and_text(place, tmp_path, monkeypa
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(place, tmp_path, monkeypatch, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
-    said = refused(monkeypatch, capsys, "diff", place / "base", place / "tuned", "-t", place / "texts.txt", "-o", tmp_path / "locked" / "out")
+    out = tmp_path / "locked" / "out"
+    said = refused(monkeypatch, capsys, "diff", place / "base", place / "tuned", "-t", place / "texts.txt", "-o", out)
     assert "no permission" in said
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, DECODERS, UNLISTED, WORDS, adapted, save_adapter, save_model, tiny_model, tiny_tokenizer, tokenizer_for
 
 import tunescope as ts
+from tiny_models import CONFIGS, DECODERS, UNLISTED, WORDS, adapted, save_adapter, save_model, tiny_model, tiny_tokenizer, tokenizer_for
 from tunescope.errors import AlignmentError, FormatError, InputError, NotEnoughRows, OutputError, UnknownName
 from tunescope.models.quiet import quietly
 

@@ -320,7 +320,7 @@ def test_partition_ratio_by_its_definition(related, n, d):
 
 
 def test_partition_ratio_of_large_rows_does_not_overflow():
-    """exp(1000) is not a float64; the ratio is e^−2000 to leading order, which is 0 in float64, not NaN."""
+    """exp(1000) is not a float64; along the mean, of norm 2000, the ratio is about e^−4000: 0 in float64, not NaN."""
     x = np.random.default_rng(0).normal(size=(30, 4)) + 1000
     assert ts.partition_ratio(x) == 0.0
 

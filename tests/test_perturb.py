@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import adapted, tiny_model, tokenizer_for
 
 import tunescope as ts
+from tiny_models import adapted, tiny_model, tokenizer_for
 from tunescope.errors import InputError, UnknownName
 
 
