@@ -50,7 +50,7 @@ def all_pairs(repeats: int) -> Line:
         return [ts.nps(xs[0], y, k=K) for y in ys]
 
     within(float((ours()[0] - torch.tensor(one_row_of_pairs())).abs().max()), 1e-6, "cross_nps against nps")
-    pairs = Pairs.time(ours, one_row_of_pairs, repeats).times_other(LAYERS)
+    pairs = Pairs.time(ours, one_row_of_pairs, repeats).scaled(LAYERS)
     item = f"(d) nps of {LAYERS}×{LAYERS} layers, N={len(xs[0]):,}, D={xs[0].shape[1]}"
     return pairs.faster(item, f"a search per pair ({LAYERS} of {LAYERS**2} run)", target=10.0)
 

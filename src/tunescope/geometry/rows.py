@@ -35,13 +35,16 @@ class Rows:
         """Check and wrap two arrays (torch or numpy, floating, on any one device).
 
         Raises:
-            AlignmentError: not two-dimensional, or different numbers of rows.
+            AlignmentError: not two-dimensional, different numbers of rows, or not a group for each.
             ActivationError: NaN or Inf; names the side and the row.
         """
         x, y = as_array(x, "x"), as_array(y, "y")
         if len(x) != len(y):
             raise AlignmentError(f"x has {len(x):,} rows and y has {len(y):,}; row i of both must be the same text")
-        return cls(x, y, None if groups is None else torch.as_tensor(groups))
+        groups = None if groups is None else torch.as_tensor(groups)
+        if groups is not None and len(groups) != len(x):
+            raise AlignmentError(f"groups has {len(groups):,} entries for {len(x):,} rows; each row belongs to one text")
+        return cls(x, y, groups)
 
     def __add__(self, other: Rows) -> Rows:
         groups = None if self.groups is None or other.groups is None else torch.cat([self.groups, other.groups])

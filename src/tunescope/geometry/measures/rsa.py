@@ -92,8 +92,11 @@ class RSA(Measure):
     def spread(self, rows: Rows) -> Spread:
         if self.comparison == "kendall":
             return from_groups(rows, self)
-        sampled = rows if rows.groups is None or len(rows) <= SAMPLE else Rows(rows.x, rows.y, rows.groups[_sample(len(rows))])
-        return from_each(sampled, self.of_rows(rows), self.without_each(rows))
+        value, each = self.of_rows(rows), self.without_each(rows)
+        if rows.groups is not None and len(rows) > SAMPLE:
+            kept = _sample(len(rows)).to(rows.x.device)
+            rows = Rows(rows.x[kept], rows.y[kept], rows.groups.to(rows.x.device)[kept])
+        return from_each(rows, value, each)
 
     def without_each(self, rows: Rows) -> Tensor:
         """(m,) the correlation with each sampled row left out: exact for Pearson, ranks held fixed for Spearman."""
