@@ -20,7 +20,7 @@ from sklearn.preprocessing import KernelCenterer
 import tunescope as ts
 from tunescope.errors import UnknownName
 from tunescope.geometry import MEASURES, Rows, principal_angles
-from tunescope.geometry.measures import rsa
+from tunescope.geometry import rows as rows_module
 from tunescope.geometry.measures.procrustes import aligned_residuals
 from tunescope.geometry.measures.rsa import COMPARISONS, DISSIMILARITIES, RSA
 
@@ -152,10 +152,11 @@ def test_rsa_is_scipys_correlation_of_scipys_distances(related, comparison, diss
 
 
 def test_rsa_of_many_rows_reads_a_fixed_sample(related, monkeypatch):
-    assert rsa.SAMPLE == 4000  # the row cap of the specification; a smaller one here
-    monkeypatch.setattr(rsa, "SAMPLE", 40)
+    assert rows_module.ROW_CAP == 4000  # the row cap of the specification; a smaller one here
+    monkeypatch.setattr(rows_module, "ROW_CAP", 40)
     x, y = arrays(related, 101, 6)
-    kept = np.linspace(0, 100, 40).astype(int)
+    kept = rows_module.sampled(101).numpy()
+    assert len(set(kept)) == 40
     expected = stats.spearmanr(pdist(x[kept], "correlation"), pdist(y[kept], "correlation")).statistic
     assert ts.rsa(x, y) == pytest.approx(expected, abs=1e-9)
     estimate = RSA().estimate(Rows.of(x, y, np.arange(101) // 2))

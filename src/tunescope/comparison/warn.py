@@ -7,6 +7,7 @@ from typing import Any
 
 from tunescope.activations import Activations
 from tunescope.geometry.measures import Measure
+from tunescope.geometry.rows import ROW_CAP
 from tunescope.models import Model
 from tunescope.report.numbers import three
 from tunescope.texts import Corpus
@@ -59,6 +60,8 @@ def about_numbers(
                 f"{name} is biased at {n:,} rows: unrelated representations would read {three(floor)} here, "
                 f"not {three(measure.ideal_floor)}; read it against its chance floor, or give more texts"
             )
+    if n > ROW_CAP and "rsa" in measures:
+        said.append(f"rsa is measured on a seeded choice of {ROW_CAP:,} of the {n:,} rows, the same at every layer")
     for name, found in localities.items():
         if found["saturated_layers"]:
             where = ", ".join(map(str, found["saturated_layers"]))

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from tunescope.geometry.hsic import Hsic, HsicTriple
 from tunescope.geometry.moments import column_means
-from tunescope.geometry.rows import Rows
+from tunescope.geometry.rows import Rows, sampled
 
-SAMPLE = 4000
 CELLS = 2 << 20
 
 
@@ -70,10 +69,9 @@ def _kernel(x: Tensor, norms: Tensor, scale: float, start: int, step: int) -> Fl
 
 
 def median_square(x: Float[Tensor, "n d"], norms: Float[Tensor, " n"]) -> float:
-    """Median squared distance over all ordered pairs of (at most 4,000 evenly spaced) rows, the diagonal included."""
-    if len(x) > SAMPLE:
-        keep = torch.linspace(0, len(x) - 1, SAMPLE, device=x.device).long()
-        x, norms = x[keep], norms[keep]
+    """Median squared distance over all ordered pairs of (at most 4,000 seeded) rows, the diagonal included."""
+    keep = sampled(len(x)).to(x.device)
+    x, norms = x[keep], norms[keep]
     flat = _squares(x, norms, 0, len(x)).flatten()
     half = len(flat) // 2
     upper = flat.kthvalue(half + 1).values

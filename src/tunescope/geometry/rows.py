@@ -17,6 +17,8 @@ from tunescope.geometry.moments import Moments, centred_blocks, column_means, re
 from tunescope.geometry.neighbours import Graph, nearest
 from tunescope.geometry.row_means import RowMeans
 
+ROW_CAP = 4000
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -151,6 +153,13 @@ class Rows:
     def require_aligned(self, what: str) -> None:
         if not self.aligned:
             raise Degenerate(f"{what} needs the same features on both sides; x has {self.x.shape[1]} and y has {self.y.shape[1]}")
+
+
+def sampled(n: int) -> Int[Tensor, " m"]:
+    """The rows that measures quadratic in n with sorting work on: all up to `ROW_CAP`, above it a seeded choice, in order."""
+    if n <= ROW_CAP:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:ROW_CAP].sort().values
 
 
 def as_array(x: Any, name: str = "x") -> Shaped[Tensor, "n d"]:

@@ -14,10 +14,9 @@ from tunescope.errors import Degenerate, UnknownName
 from tunescope.geometry.measures.base import Measure, from_each, from_groups
 from tunescope.geometry.moments import column_means
 from tunescope.geometry.null import Null, from_draws, mantel_sd
-from tunescope.geometry.rows import Rows
+from tunescope.geometry.rows import Rows, sampled
 from tunescope.stats import Spread
 
-SAMPLE = 4000
 COMPARISONS = ("kendall", "pearson", "spearman")
 DISSIMILARITIES = ("correlation", "cosine", "euclidean")
 
@@ -26,9 +25,8 @@ DISSIMILARITIES = ("correlation", "cosine", "euclidean")
 class RSA(Measure):
     """Correlation of the upper triangles of the two dissimilarity matrices.
 
-    Above 4,000 rows it works on 4,000 of them, evenly spaced in the order given (the rows' order carries no meaning; the sample is the
-    same for every layer). The default dissimilarity, 1 − Pearson correlation of two rows, is *not* invariant to rotation;
-    `euclidean` is.
+    Above 4,000 rows it works on a seeded choice of 4,000 of them, the same for every layer. The default dissimilarity, 1 − Pearson
+    correlation of two rows, is *not* invariant to rotation; `euclidean` is.
 
     Args:
         comparison: spearman (default), pearson, kendall (τ-b).
@@ -69,8 +67,7 @@ class RSA(Measure):
         return cache[self]
 
     def _matrix(self, x: Tensor) -> Tensor:
-        if len(x) > SAMPLE:
-            x = x[_sample(len(x)).to(x.device)]
+        x = x[sampled(len(x)).to(x.device)]
         matrix = dissimilarities(x, self.dissimilarity)
         if self.comparison != "spearman":
             return matrix
@@ -93,8 +90,8 @@ class RSA(Measure):
         if self.comparison == "kendall":
             return from_groups(rows, self)
         value, each = self.of_rows(rows), self.without_each(rows)
-        if rows.groups is not None and len(rows) > SAMPLE:
-            kept = _sample(len(rows)).to(rows.x.device)
+        if rows.groups is not None:
+            kept = sampled(len(rows)).to(rows.x.device)
             rows = Rows(rows.x[kept], rows.y[kept], rows.groups.to(rows.x.device)[kept])
         return from_each(rows, value, each)
 
@@ -128,10 +125,6 @@ def dissimilarities(x: Tensor, kind: str) -> Tensor:
     x = x - x.mean(1, keepdim=True) if kind == "correlation" else x
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(np.finfo(np.float64).tiny)
     return (1 - unit @ unit.T).fill_diagonal_(0)
-
-
-def _sample(n: int) -> Tensor:
-    return torch.linspace(0, n - 1, SAMPLE).long()
 
 
 def _grand_centred(a: Tensor) -> Tensor:
