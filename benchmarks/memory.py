@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import resource
 import subprocess
 import sys
@@ -15,11 +16,10 @@ from pairing import Line
 THREADS = 1
 FEW, MANY = 2_000, 20_000
 ROWS = 2 * (7 + 2) * (MANY - FEW) * 384 * 4  # bytes: two models, seven layers and two sites, float32
-WORDS = ("river", "stone", "paper", "light", "garden", "engine", "window", "music", "letter", "winter")
 
 
 def lines(repeats: int) -> Iterator[Line]:
-    few, many = (in_fresh_process("memory", "peak_of_diff", n, THREADS) for n in (FEW, MANY))
+    few, many = (in_fresh_process("memory", "peak_of_diff", n, threads=THREADS) for n in (FEW, MANY))
     bound = few + ROWS / 1e6
     item, against = f"(f) diff of {MANY:,} texts, peak memory", f"{FEW:,} texts + the rows between"
     yield Line(item, against, f"{many:,.0f} MB", f"{bound:,.0f} MB", f"{many / bound:.2f}", "≤ 1.1", many <= 1.1 * bound)
@@ -37,16 +37,22 @@ def peak_of_diff(texts: int) -> float:
 
 
 def short_texts(n: int) -> list[str]:
-    """n distinct texts of five words, seven tokens each: the numbers 0 … n−1 in base ten, spelled in WORDS."""
-    return [" ".join(WORDS[int(digit)] for digit in f"{i:05d}") for i in range(n)]
+    """n distinct texts of six words drawn from the documentation: about ten tokens, so that the forward pass is short."""
+    from tunescope.texts.documentation import paragraphs
+
+    words = sorted({word for text in paragraphs() for word in text.lower().split() if word.isalpha()})
+    draw = random.Random(0)
+    texts: dict[str, None] = {}
+    while len(texts) < n:
+        texts[" ".join(draw.choices(words, k=6))] = None
+    return list(texts)
 
 
-def in_fresh_process(module: str, function: str, *arguments: int) -> Any:
-    """What `module.function(*arguments[:-1])` returns in a new Python with the last argument as its number of threads."""
-    *values, threads = arguments
+def in_fresh_process(module: str, function: str, *arguments: int, threads: int) -> Any:
+    """What `module.function(*arguments)` returns in a new Python with that many threads."""
     code = (
         f"import json, sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads({threads}); "
-        f"import {module}; print(json.dumps({module}.{function}(*{values})))"
+        f"import {module}; print(json.dumps({module}.{function}(*{arguments})))"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])

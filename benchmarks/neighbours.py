@@ -34,7 +34,7 @@ def lines(repeats: int) -> Iterator[Line]:
         within(abs(ours() - sklearn()), 1e-4, f"nps against scikit-learn, {metric}")
         name = metric if metric == "cosine" else "euclidean, unit rows"
         yield Pairs.time(ours, sklearn, repeats).faster(what, f"scikit-learn, {name}", target=1.0)
-    used = in_fresh_process("neighbours", "memory_of_nps", THREADS)
+    used = in_fresh_process("neighbours", "memory_of_nps", threads=THREADS)
     yield Line(what, "memory beyond the rows", f"{used:.0f} MB", f"{MEMORY} MB", f"{used / MEMORY:.2f}", "≤ 1", used <= MEMORY)
     yield all_pairs(repeats)
 

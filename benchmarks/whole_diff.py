@@ -24,7 +24,7 @@ SHARE = 0.15
 def lines(repeats: int) -> Iterator[Line]:
     """One run in a fresh process, whose imports are made before the clock starts. Loading, tokenising, the geometry, the report and
     writing are all `ours`; the other side is the whole, forward passes included."""
-    run = in_fresh_process("whole_diff", "one_run", THREADS)
+    run = in_fresh_process("whole_diff", "one_run", threads=THREADS)
     share = run["rest"] / run["whole"]
     yield Line(
         f"(e) diff of {TEXTS:,} paragraphs, saved",

@@ -256,7 +256,7 @@ def test_nan_names_model_layer_and_text():
         (TextsError, "text 2 of 2 is a int, not a string", ["a", 3], {}),
         (TextsError, r"text 2 of 3 has no tokens \(1 such texts\); take empty texts out", ["a", "", "the"], {"special_tokens": False}),
         (InputError, r"layers \[1, 9\] asked for; .* has 0 \(embeddings\) to 3", TEXTS, {"layers": [9, 1]}),
-        (InputError, "max_length 500 asked for; .* takes 1 to 66 tokens", TEXTS, {"max_length": 500}),
+        (InputError, "max_length 500 asked for; .* takes 3 to 66 tokens", TEXTS, {"max_length": 500}),
         (InputError, "batch_size 0 asked for; it must be at least 1", TEXTS, {"batch_size": 0}),
         (UnknownName, "unknown pooling 'men'; did you mean mean", TEXTS, {"pooling": "men"}),
         (UnknownName, "unknown site 'finall'; did you mean final", TEXTS, {"sites": ["finall"]}),

@@ -114,7 +114,10 @@ def _empty(folder: Path) -> None:
         (["wide", "adapter", "-t", "texts.txt"], "does not fit the base"),
         (["base", "cut", "-t", "texts.txt"], "model.safetensors"),
         (["base", "nan", "-t", "texts.txt"], "NaN"),
-        (["base", "-t", "texts.txt"], "give the base model too"),
+        (["base", "-t", "texts.txt"], "give two, the base first"),
+        (["base", "tuned", "-t", "texts.txt", "--layers", "3-1"], "--layers 3-1 asked for"),
+        (["base", "tuned", "-t", "texts.txt", "--max-length", "2"], "max_length 2 asked for"),
+        (["base", "tuned", "-t", "texts.txt", "-m", ""], "no measures asked for"),
     ],
 )
 def test_bad_input_is_one_line_status_2_and_nothing_written(place, tmp_path, monkeypatch, capsys, arguments, message):

@@ -67,7 +67,7 @@ def test_one_altered_block_is_named_and_nothing_below_it_moves(moved):
     assert [row["identical"] for row in layers] == [True, True, True, False, False]
     assert [row["measures"]["cka"]["change"] for row in layers[:3]] == [0.0] * 3
     assert all(row["measures"]["cka"]["change"] > 1e-6 for row in layers[3:])
-    assert "The change starts at block 3: everything before it is exactly unchanged." in moved.headline
+    assert "The change starts at block 3, whose effect carries forward: everything before it is exactly unchanged." in moved.headline
     assert moved.payload["locality"]["cka"]["peak_depth"] in (0.75, 1.0)
 
 
@@ -283,3 +283,74 @@ def test_a_really_trained_causal_model_against_a_copy_tuned_by_a_few_steps(tmp_p
     assert c.payload["base"]["family"] == "llama"
     assert not c.payload["base"]["derived"]
     assert "llama" in DECODERS
+
+
+def test_layers_left_out_are_not_spoken_of(bert):
+    pair = (bert, tokenizer_for("bert")), (altered(bert, 3), tokenizer_for("bert"))
+    c = ts.diff(*pair, sentences(), layers=(i for i in (0, 3)))
+    assert "the 1 of 4 blocks measured" in c.headline
+    assert "The change starts" not in c.headline
+    assert c.payload["width"]["final_share"] is None
+    assert "1 of 4 blocks were measured" in c.payload["width"]["reason"]
+
+
+def test_layers_without_a_value_are_not_called_untouched():
+    """Every text of a causal model begins with the same token, so its cls rows are all alike."""
+    base = tiny_model("llama")
+    tokenizer = tiny_tokenizer(pad=False)
+    c = ts.diff((base, tokenizer), (altered(base, 2), tokenizer), sentences(), pooling="cls")
+    assert "Almost nothing moved" not in c.headline
+    assert "2 of 4 layers could not be measured" in c.headline
+    assert any("use another pooling" in warning for warning in c.warnings)
+
+
+def test_a_word_that_another_sample_could_change_is_warned_of(bert):
+    base = tiny_model("bert")
+    pair = (base, tokenizer_for("bert")), (altered(base, 1, by=0.03), tokenizer_for("bert"))
+    c = ts.diff(*pair, sentences(14))
+    cells = {row["name"]: row["measures"]["cka"] for row in c.payload["layers"]}
+    spans = [name for name, cell in cells.items() if any(cell["low"] < cut <= cell["high"] for cut in (0.99, 0.87))]
+    said = " ".join(warning for warning in c.warnings if "crosses a cut-off" in warning)
+    assert spans
+    assert all(name in said for name in spans)
+
+
+@pytest.mark.parametrize("name", ["report.html", "figures/my_thesis.png"])
+def test_files_named_like_ours_but_not_ours_are_kept(moved, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="holds something else"):
+        moved.save(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_two_savers_take_turns_and_the_last_result_is_whole(moved, tmp_path):
+    import threading
+
+    other = ts.Comparison(moved.payload | {"headline": "another result entirely"})
+    failures: list[Exception] = []
+
+    def save(comparison: ts.Comparison) -> None:
+        try:
+            comparison.save(tmp_path / "out")
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+
+    for _ in range(4):
+        savers = [threading.Thread(target=save, args=(c,)) for c in (moved, other)]
+        [saver.start() for saver in savers]
+        [saver.join() for saver in savers]
+        assert failures == []
+        said = ts.load(tmp_path / "out").headline
+        assert ("another result entirely" in (tmp_path / "out" / "report.html").read_text()) is (said == "another result entirely")
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["comparison.json", "records.jsonl", "report.html"]
+
+
+def test_a_peft_model_that_also_trained_biases_needs_its_base():
+    from tunescope.errors import AdapterError
+
+    tuned = adapted(tiny_model("bert"), bias="all")
+    with pytest.raises(AdapterError, match=r"also trains biases of the base \(bias='all'\)"):
+        ts.diff(None, (tuned, tokenizer_for("bert")), sentences())
+    c = ts.diff((tiny_model("bert"), tokenizer_for("bert")), (tuned, tokenizer_for("bert")), sentences())
+    assert c.payload["tuned"]["adapter"]["kind"] == "LORA"

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from tunescope.errors import Degenerate, UnknownName
+from tunescope.errors import Degenerate, InputError, UnknownName
 from tunescope.geometry import DEFAULT, MEASURES, Moments, RowMeans, Rows, select
 from tunescope.geometry.measures.base import INVARIANCES
 from tunescope.geometry.measures.cca import SVCCA
@@ -353,7 +353,10 @@ def test_the_registry_is_keyed_by_name_and_declares_everything():
 
 def test_the_default_set_is_the_specs():
     assert DEFAULT == ("cka", "debiased_cka", "procrustes", "nps", "isotropy")
-    assert tuple(select(None)) == tuple(select([])) == tuple(select("")) == DEFAULT
+    assert tuple(select(None)) == DEFAULT
+    for empty in ([], "", " , "):
+        with pytest.raises(InputError, match="no measures asked for; name some of cka"):
+            select(empty)
 
 
 def test_select_keeps_registry_order_and_always_has_cka():

@@ -132,7 +132,7 @@ def test_half_precision_and_names(base):
 
 def test_a_device_that_is_not_here(base, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(DeviceError, match="no such device: 'cuda:0' asked for, this machine has cpu"):
+    with pytest.raises(DeviceError, match="no such device: 'cuda' asked for, this machine has cpu"):
         load_model(base, device="cuda")
 
 
@@ -143,7 +143,7 @@ def test_positions_start_after_the_padding_row(family):
     assert position_limit(tiny_model("bert")) == 66
     model = load_model((tiny_model(family), tiny_tokenizer(pad_id=1)))
     assert capture(model, ["the " * 500]).tokens.tolist() == [64]
-    with pytest.raises(InputError, match="max_length 65 asked for; .* takes 1 to 64 tokens"):
+    with pytest.raises(InputError, match="max_length 65 asked for; .* takes 3 to 64 tokens"):
         capture(model, TEXTS, max_length=65)
 
 
@@ -387,7 +387,7 @@ def test_adapters_that_cannot_be_switched_off_are_refused(adapter, base, tmp_pat
 
 
 def test_a_pair_without_a_base(folder):
-    with pytest.raises(InputError, match="no base given, and '.*' is no adapter that names one; give the base model too"):
+    with pytest.raises(InputError, match="one model given, '.*', and it is no adapter that names its base; give two, the base first"):
         load_pair(None, folder)
     with pytest.raises(InputError, match="carries no adapter to switch off; give the base model too"):
         load_pair(None, (tiny_model(), tiny_tokenizer()))

@@ -74,3 +74,19 @@ def test_what_is_missing_is_named(pair):
         ts.perturb(base, kind="random-rank")
     with pytest.raises(InputError, match="has none, use kind='random-direction'"):
         ts.perturb(base, kind="random-rank", like=base)
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"modules_to_save": ["word_embeddings"]}])
+def test_the_change_of_any_adapter_is_that_of_the_merged_model(options):
+    peft = adapted(tiny_model("bert"), **options)
+    with torch.no_grad():
+        for name, parameter in peft.named_parameters():
+            if "modules_to_save" in name:
+                parameter.add_(0.1)
+    base, tuned = ts.load_pair(None, (peft, tokenizer_for("bert")))
+    found = changes(base.tensors(), ts.perturb(base, kind="random-direction", like=tuned).tensors())
+    merged = peft.merge_and_unload()
+    plain = tiny_model("bert").state_dict()
+    for key, after in merged.state_dict().items():
+        if key in found and plain[key].is_floating_point():
+            assert float(found[key].norm()) == pytest.approx(float((after - plain[key]).norm()), rel=1e-3, abs=1e-6), key

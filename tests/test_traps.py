@@ -345,3 +345,25 @@ def test_the_smallest_number_of_rows_that_is_accepted_works(name):
     estimate = measure.estimate(Rows.of(x, x + random.normal(size=x.shape)))
     assert all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
     assert estimate.null is None or math.isfinite(estimate.null) and math.isfinite(estimate.null_sd)
+
+
+def test_neighbours_at_any_scale_and_offset():
+    """A few rows, or all of them, far too small or large to square in float32; and centred metrics far from the origin."""
+    random = np.random.default_rng(5)
+    x = random.normal(size=(200, 32)).astype(np.float32)
+    turn, _ = np.linalg.qr(random.normal(size=(32, 32)))
+    scales = np.where(np.arange(200) < 15, 1e-23, 1.0)[:, None].astype(np.float32)
+    assert ts.nps(x * scales, (x * scales).astype(np.float64) @ turn) == pytest.approx(1, abs=0.01)
+    y = x + random.normal(size=x.shape).astype(np.float32)
+    for scale in (1e-18, 1e18):
+        assert ts.nps(x * np.float32(scale), y * np.float32(scale)) == pytest.approx(ts.nps(x, y), abs=0.005)
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    for metric in ("euclidean", "centred_cosine"):
+        assert ts.nps(x + 1e7, y + 1e7, metric=metric) == pytest.approx(ts.nps(x, y, metric=metric), abs=1e-9)
+
+
+def test_views_and_complex_arrays():
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    assert ts.cka(x[::-1], x[::-1] * 2) == pytest.approx(1, abs=1e-12)
+    with pytest.raises(AlignmentError, match="x is complex"):
+        ts.cka(x + 1j, x)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from tunescope.errors import Degenerate
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -30,7 +32,7 @@ def jackknife(deletions: np.ndarray, value: float, *, groups: np.ndarray | None 
         groups: (n,) group of each row, when rows of one text belong together; their first-order effects are summed.
 
     Raises:
-        ValueError: fewer than two deletions.
+        Degenerate: fewer than two deletions.
     """
     effects = np.asarray(deletions, dtype=np.float64) - value
     if groups is not None:
@@ -38,7 +40,7 @@ def jackknife(deletions: np.ndarray, value: float, *, groups: np.ndarray | None 
         effects = np.bincount(labels, weights=effects).astype(np.float64)
     g = len(effects)
     if g < 2:
-        raise ValueError(f"a jackknife needs at least two rows or groups, got {g}")
+        raise Degenerate(f"an interval needs at least two rows or groups, got {g}")
     return Spread(float(np.sqrt((g - 1) / g * np.sum((effects - effects.mean()) ** 2))), g - 1)
 
 

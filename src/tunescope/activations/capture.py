@@ -142,9 +142,9 @@ def _labels(n: int, ids: Sequence[str] | None) -> Callable[[int], str]:
 def _check_length(model: Model, asked: int | None) -> int:
     if asked is None:
         return model.max_length
-    limit = position_limit(model.module)
-    if asked < 1 or (limit is not None and asked > limit):
-        raise InputError(f"max_length {asked} asked for; '{model.name}' takes 1 to {limit or 'any number of'} tokens")
+    limit, least = position_limit(model.module), model.tokenizer.num_special_tokens_to_add() + 1
+    if asked < least or (limit is not None and asked > limit):
+        raise InputError(f"max_length {asked} asked for; '{model.name}' takes {least} to {limit or 'any number of'} tokens")
     return asked
 
 

@@ -41,6 +41,9 @@ def main() -> None:
 
     try:
         app()
+    except KeyboardInterrupt:
+        typer.secho("tunescope: interrupted; nothing was written", err=True, fg=typer.colors.RED)
+        sys.exit(130)
     except TunescopeError as error:
         typer.secho(f"tunescope: {' '.join(str(error).split())}", err=True, fg=typer.colors.RED)
         sys.exit(2)

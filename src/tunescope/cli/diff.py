@@ -19,7 +19,7 @@ def diff(
         ),
     ],
     tuned: Annotated[
-        str | None, typer.Argument(metavar="[TUNED]", help="Hub id, folder or PEFT adapter folder.", show_default=False)
+        str | None, typer.Argument(metavar="TUNED", help="Hub id, folder or PEFT adapter folder.", show_default=False)
     ] = None,
     texts: Annotated[
         Path | None,

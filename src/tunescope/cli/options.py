@@ -20,7 +20,7 @@ Measures = Annotated[
     ),
 ]
 Layers = Annotated[str | None, typer.Option("--layers", help="Which layers: 0 is the embeddings. For example 0,3,6 or 8-12. Default: all.")]
-Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Use that many texts, chosen by hash: the same ones every time.")]
+Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Use that many texts, chosen by hash and seed.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Number format of the weights: float32, bfloat16 or float16.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one forward pass.")]
@@ -39,7 +39,7 @@ def parse_layers(text: str | None) -> list[int] | None:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.strip().isdigit()):
+        if not first.strip().isdecimal() or (dash and not (last.strip().isdecimal() and int(first) <= int(last))):
             raise InputError(f"--layers {text} asked for; give indices and ranges such as 0,3,8-12")
         found.extend(range(int(first), int(last or first) + 1))
     return found

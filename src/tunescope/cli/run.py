@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,13 +39,23 @@ def progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def interruptible(out: Path) -> Iterator[None]:
-    """Ctrl-C ends with one line that says what was left behind: nothing."""
+    """Ctrl-C ends with one line that says what was left behind: nothing, or the whole result."""
+    before = _stamp(out)
     try:
         yield
     except KeyboardInterrupt:
-        typer.secho(f"\ntunescope: interrupted; nothing was written to '{out}'", err=True, fg=typer.colors.RED)
+        left = f"nothing was written to '{out}'" if _stamp(out) == before else f"the result had just been written to '{out}'"
+        typer.secho(f"\ntunescope: interrupted; {left}", err=True, fg=typer.colors.RED)
         sys.stderr.flush()
         os._exit(130)  # worker threads of a running forward pass would hold the exit back
+
+
+def _stamp(out: Path) -> int | None:
+    """When the result in the folder was put there."""
+    try:
+        return (out / "comparison.json").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def finish(comparison: Comparison, out: Path, *, as_json: bool, figures: bool) -> None:
@@ -56,7 +66,8 @@ def finish(comparison: Comparison, out: Path, *, as_json: bool, figures: bool) -
 
     from tunescope.report import terminal
 
-    comparison.save(out, figures=figures)
+    with Console(stderr=True).status("writing the report") if sys.stderr.isatty() and not as_json else nullcontext():
+        comparison.save(out, figures=figures)
     if as_json:
         typer.echo(json.dumps(comparison.payload, ensure_ascii=False, allow_nan=False))
         return

@@ -59,6 +59,7 @@ def diff(
     Raises: TunescopeError, one clear line; see `tunescope.errors`.
     """
     chosen = select(measures)
+    layers = None if layers is None else _indices(layers)
     corpus = as_corpus(texts, column=column, sample=sample, seed=seed)
     if pooling != "none":
         _check_enough(chosen, corpus)
@@ -72,7 +73,7 @@ def diff(
     reading = {
         "pooling": pooling,
         "prompt": pair[0].output.prompt if prompt is None else prompt,
-        "max_length": max_length or min(model.max_length for model in pair),
+        "max_length": min(model.max_length for model in pair) if max_length is None else max_length,
         "batch_size": batch_size,
     }
     say = progress or (lambda stage, done, total: None)
@@ -109,6 +110,13 @@ class _Clock:
         self.laps[name], self.last = round(now - self.last, 3), now
 
 
+def _indices(layers: Iterable[int]) -> list[int]:
+    wanted = list(layers)
+    if not wanted or not all(isinstance(index, int) and not isinstance(index, bool) for index in wanted):
+        raise InputError(f"layers {wanted} asked for; give whole numbers, 0 is the embeddings")
+    return sorted(set(wanted))
+
+
 def _work(acts: Sequence[Activations]) -> float:
     """Multiply-adds of the moments of one layer."""
     rows = next(iter([*acts[1].layers.values(), *acts[1].sites.values()]))
@@ -135,7 +143,7 @@ def _per_side(reading: dict[str, Any], layers: Iterable[int] | None, pair: tuple
     """What `capture` is asked for: `layers` count on the tuned side; the base side reads their partners."""
     if layers is None:
         return reading
-    wanted = sorted(set(layers))
+    wanted = list(layers)
     depth = depth_of(pair[1])
     if any(not 0 <= index <= depth for index in wanted):
         raise InputError(f"layers {','.join(map(str, wanted))} asked for; '{pair[1].name}' has 0 (embeddings) to {depth}")

@@ -88,7 +88,7 @@ class Findings:
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "tunescope": versions()["tunescope"],
-            "headline": headline(layers, len(self.corpus.texts)),
+            "headline": headline(layers, len(self.corpus.texts), depth=depth),
             "base": identities[0],
             "tuned": identities[1],
             "data": data,
@@ -98,7 +98,7 @@ class Findings:
             "sites": sites,
             "cross": self._cross(),
             "locality": localities,
-            "width": _width(layers),
+            "width": _width(layers, depth),
             "status_rule": STATUS_RULE,
             "nps_curve": _curve(curves, [row["name"] for row in layers]),
             "texts": moved,
@@ -106,9 +106,12 @@ class Findings:
             "warnings": [
                 *about_texts(self.corpus, self.acts),
                 *about_models(self.pair, identities),
-                *about_numbers(layers, sites, self.measures, localities, data["rows"]),
+                *about_numbers(layers, sites, self.measures, localities, data["rows"], data["n"]),
             ],
-            "notes": ["Nothing was measured about function: geometry says where and how far, an outcome says good or bad."],
+            "notes": [
+                "Change is cumulative: a block's output moves when any block before it moved, so the curve shows where change is seen, "
+                "not which weights made it.",
+                "Nothing was measured about function: geometry says where and how far, an outcome says good or bad."],
             "versions": versions(),
         }
 
@@ -176,9 +179,11 @@ def _describe(measure: Measure) -> dict[str, Any]:
     }
 
 
-def _width(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _width(layers: Sequence[dict[str, Any]], depth: int) -> dict[str, Any]:
     blocks = [row for row in layers if row["index"] > 0 and row["measures"]["cka"]["change"] is not None]
     shares, reason = width([row["measures"]["cka"]["change"] for row in blocks])
+    if len(blocks) != depth:
+        shares, reason = None, f"{len(blocks)} of {depth} blocks were measured, and shares need all"
     found = {"shares": shares, "final_share": shares and shares[-1], "layers": [row["name"] for row in blocks]}
     return found | ({"reason": reason} if reason else {})
 

@@ -1,11 +1,13 @@
-"""An output folder in which a result appears whole: drafted inside it, then moved into place file by file, comparison.json last."""
+"""An output folder in which a result appears whole: drafted inside it, then moved into place in one go under a lock."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,27 +16,42 @@ from tunescope.errors import OutputError
 
 RESULT = "comparison.json"
 OURS = {RESULT, "report.html", "records.jsonl", "figures"}
+FIGURES = ("cross_layer", "depth_curve_", "isotropy", "mean_cosine", "neighbourhood_curve", "partition_ratio", "width")
 DRAFT = ".tunescope-draft-"  # left behind only by kill -9; cleared by the next run
 
 
 def check_folder(folder: str | Path) -> Path:
-    """The folder as a path, if a result may be written there: absent, empty, or holding an earlier result of ours.
+    """The folder as a path, if a result may be written there: absent, empty, or holding an earlier result of ours and nothing else.
 
     Raises: OutputError, saying what is in the way.
     """
-    path = Path(folder)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"cannot write to '{folder}': it is a file; name a folder with --out")
-    ancestor = path.absolute()
-    while not ancestor.exists():
-        ancestor = ancestor.parent
+    try:
+        path = Path(folder)
+        if path.is_symlink() and not path.exists():
+            raise OutputError(f"cannot write to '{folder}': it is a link to nowhere; name another folder with --out")
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"cannot write to '{folder}': it is a file; name a folder with --out")
+        ancestor = path.absolute()
+        while not ancestor.exists():
+            ancestor = ancestor.parent
+    except (OSError, ValueError) as error:
+        if isinstance(error, OutputError):
+            raise
+        said = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write to '{folder}': {said}; name another folder with --out") from error
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to '{folder}': no permission in '{ancestor}'; name another folder with --out")
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(DRAFT)} if path.is_dir() else set()
-    if names and not (names <= OURS and (RESULT not in names or _is_comparison(path / RESULT))):
-        other = ", ".join(sorted(names - OURS)[:3]) or f"a {RESULT} that is not ours"
+    foreign = sorted(names - OURS) + [f"figures/{name}" for name in _foreign_figures(path / "figures")]
+    if names and (foreign or not _is_comparison(path / RESULT)):
+        other = ", ".join(foreign[:3]) or f"no {RESULT} of ours"
         raise OutputError(f"'{folder}' holds something else ({other}); name another folder with --out, or empty it")
     return path
+
+
+def _foreign_figures(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if not (name.startswith(FIGURES) and name.endswith((".png", ".svg")))]
 
 
 def _is_comparison(path: Path) -> bool:
@@ -48,20 +65,25 @@ def _is_comparison(path: Path) -> bool:
 def replace_folder(folder: str | Path) -> Iterator[Path]:
     """A draft folder whose files take the place of the earlier result when the block ends well, and vanish when it does not.
 
+    Two savers of one folder take turns: the last one's result stands, whole.
+
     Raises: OutputError.
     """
     path = check_folder(folder)
     made = [p for p in (path.absolute(), *path.absolute().parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for left in path.glob(f"{DRAFT}*"):
-            shutil.rmtree(left)
         draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path))
         try:
-            yield draft
-            _move_in(draft, path)
+            with _locked(draft):
+                yield draft
+                with _uninterrupted(), _locked(path):
+                    _clear_drafts(path, but=draft)
+                    _move_in(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write to '{folder}': {error.strerror or error}; name another folder with --out") from error
     finally:
@@ -78,3 +100,46 @@ def _move_in(draft: Path, path: Path) -> None:
         (path / stale).unlink(missing_ok=True)
     for name in fresh:
         os.replace(draft / name, path / name)
+
+
+def _clear_drafts(path: Path, *, but: Path) -> None:
+    """Drafts whose process is gone: their lock is free."""
+    for left in path.glob(f"{DRAFT}*"):
+        if left.name != but.name:
+            try:
+                with _locked(left, wait=False):
+                    shutil.rmtree(left, ignore_errors=True)
+            except OSError:
+                continue  # somebody is still writing it, or has just moved it
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the folder against other processes, where the system can (POSIX). Raises BlockingIOError when not waiting and taken."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment in which files change places."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)

@@ -7,37 +7,47 @@ from typing import Any
 
 from tunescope.report.numbers import three
 
-VERB = {"rewritten": "rewrote", "refined": "refined"}
 NO_OUTCOME = "Nothing was measured about what the model can do."
 
 
-def headline(layers: Sequence[dict[str, Any]], n: int) -> str:
-    """One to three sentences from the rows of the profile."""
-    blocks = [row for row in layers if row["index"] > 0] or list(layers)
+def headline(layers: Sequence[dict[str, Any]], n: int, *, depth: int) -> str:
+    """Two to four sentences from the rows of the profile, of a model with `depth` blocks."""
     if all(row["identical"] for row in layers):
-        return f"Nothing changed: all {len(layers)} layers give bit-identical representations of these {n:,} texts. {NO_OUTCOME}"
-    known = [row for row in blocks if row["measures"]["cka"]["value"] is not None]
+        what = f"all {len(layers)} layers" if len(layers) == depth + 1 else f"the {len(layers)} layers measured"
+        return f"Nothing changed: {what} give bit-identical representations of these {n:,} texts. {NO_OUTCOME}"
+    known = [row for row in layers if row["index"] > 0 and row["measures"]["cka"]["value"] is not None]
+    return " ".join(filter(None, [_finding(known, depth), _unknown(layers), _start(layers, depth), NO_OUTCOME]))
+
+
+def _finding(known: Sequence[dict[str, Any]], depth: int) -> str:
     if not known:
-        return f"No layer has any spread over these {n:,} texts, so there is nothing to compare. {NO_OUTCOME}"
+        return ""
     most = max(known, key=lambda row: row["measures"]["cka"]["change"])
-    return " ".join([_finding(blocks, most), _start(layers), NO_OUTCOME]).replace("  ", " ")
-
-
-def _finding(blocks: Sequence[dict[str, Any]], most: dict[str, Any]) -> str:
     cka = most["measures"]["cka"]
-    scale = f"similarity to the base {three(cka['value'])}, where 1 is unchanged and {three(cka['null'])} is chance"
-    counts = {word: sum(row["status"] == word for row in blocks) for word in ("rewritten", "refined")}
+    chance = f" and {three(cka['null'])} is chance" if cka["null"] is not None else ""
+    scale = f"similarity to the base {three(cka['value'])}, where 1 is unchanged{chance}"
+    total = f"{depth} blocks" if len(known) == depth else f"the {len(known)} of {depth} blocks measured"
+    counts = {word: sum(row["status"] == word for row in known) for word in ("rewritten", "refined")}
     if not any(counts.values()):
-        return f"Almost nothing moved: every block is untouched; {most['name']} moved most ({scale})."
-    said = " and ".join(f"{VERB[word]} {count}" for word, count in counts.items() if count)
-    return f"Fine-tuning {said} of {len(blocks)} blocks; {most['name']} moved most ({scale})."
+        start = "Almost nothing moved: after" if len(known) == depth else "After"
+        return f"{start} {total} the representations are untouched; {most['name']}'s moved most ({scale})."
+    said = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"Of the representations after {total}, {said}; {most['name']}'s moved most ({scale})."
 
 
-def _start(layers: Sequence[dict[str, Any]]) -> str:
-    """Where the change begins, when something below it is exactly as it was."""
+def _unknown(layers: Sequence[dict[str, Any]]) -> str:
+    unknown = [row["name"] for row in layers if row["measures"]["cka"]["value"] is None]
+    if not unknown:
+        return ""
+    where = unknown[0] if len(unknown) == 1 else f"{len(unknown)} of {len(layers)} layers"
+    return f"{where[0].upper()}{where[1:]} could not be measured: see the warnings."
+
+
+def _start(layers: Sequence[dict[str, Any]], depth: int) -> str:
+    """Where the change begins, when everything below it was measured and is exactly as it was."""
     first = next(i for i, row in enumerate(layers) if not row["identical"])
-    if first == 0:
+    if first == 0 or len(layers) != depth + 1:
         return ""
     if layers[first]["index"] == 1:
         return "The embeddings are exactly unchanged."
-    return f"The change starts at {layers[first]['name']}: everything before it is exactly unchanged."
+    return f"The change starts at {layers[first]['name']}, whose effect carries forward: everything before it is exactly unchanged."

@@ -7,12 +7,13 @@ from typing import Any
 
 from tunescope.activations import Activations
 from tunescope.geometry.measures import Measure
+from tunescope.geometry.profile import REWRITTEN, UNTOUCHED
 from tunescope.geometry.rows import ROW_CAP
 from tunescope.models import Model
 from tunescope.report.numbers import three
 from tunescope.texts import Corpus
 
-FAR = 0.1  # share of a measure's range by which its chance floor may miss the ideal before that is said
+FAR = 0.15  # share of a measure's range by which its chance floor may miss the ideal before that is said
 
 
 def about_texts(corpus: Corpus, acts: Sequence[Activations]) -> list[str]:
@@ -48,26 +49,44 @@ def about_numbers(
     measures: Mapping[str, Measure],
     localities: Mapping[str, dict[str, Any]],
     n: int,
+    texts: int,
 ) -> list[str]:
-    said = []
+    said = [*_biased(layers, sites, measures, n), *_uncertain(layers)]
+    if n > texts:
+        said.append("rows are tokens: intervals take texts as their units, while chance floors shuffle tokens as if each stood alone")
+    if n > ROW_CAP and "rsa" in measures:
+        said.append(f"rsa is measured on a seeded choice of {ROW_CAP:,} of the {n:,} rows, the same at every layer")
+    for name, found in localities.items():
+        if found["saturated_layers"]:
+            where = ", ".join(f"block {index}" for index in found["saturated_layers"])
+            said.append(f"{name} is no closer to the base than chance at {where}: there its curve and slope say no more")
+    empty = [row["name"] for row in layers if row["measures"]["cka"]["value"] is None]
+    if empty:
+        reason = next(row["measures"]["cka"]["reason"] for row in layers if row["name"] == empty[0])
+        said.append(f"{', '.join(empty)}: {reason}; with cls pooling of a causal model, or constant inputs, use another pooling")
+    return said
+
+
+def _biased(layers: Sequence[dict[str, Any]], sites: Mapping[str, dict[str, Any]], measures: Mapping[str, Measure], n: int) -> list[str]:
+    """One line for all measures whose chance floor at this number of rows is far from where it belongs."""
+    found = []
     for name, measure in measures.items():
         floors = sorted(row["measures"][name]["null"] for row in [*layers, *sites.values()] if row["measures"][name]["null"] is not None)
         if measure.ideal_floor is None or not floors:
             continue
         floor, span = floors[len(floors) // 2], measure.bounds[1] - measure.bounds[0]
         if abs(floor - measure.ideal_floor) > FAR * span:
-            said.append(
-                f"{name} is biased at {n:,} rows: unrelated representations would read {three(floor)} here, "
-                f"not {three(measure.ideal_floor)}; read it against its chance floor, or give more texts"
-            )
-    if n > ROW_CAP and "rsa" in measures:
-        said.append(f"rsa is measured on a seeded choice of {ROW_CAP:,} of the {n:,} rows, the same at every layer")
-    for name, found in localities.items():
-        if found["saturated_layers"]:
-            where = ", ".join(map(str, found["saturated_layers"]))
-            said.append(f"{name}: block {where} is no closer to the base than chance, so the slope rests on saturated layers")
-    empty = [row["name"] for row in layers if row["measures"]["cka"]["value"] is None]
-    if empty:
-        reason = next(row["measures"]["cka"]["reason"] for row in layers if row["name"] == empty[0])
-        said.append(f"{', '.join(empty)}: {reason}")
-    return said
+            found.append(f"{name} {three(floor)} (not {three(measure.ideal_floor)})")
+    if not found:
+        return []
+    return [f"at {n:,} rows chance alone reads {', '.join(found)}: judge these against their chance floor, or give more texts"]
+
+
+def _uncertain(layers: Sequence[dict[str, Any]]) -> list[str]:
+    """Layers whose interval reaches across a cut-off, so that another sample of texts could give another word."""
+    names = []
+    for row in layers:
+        cka = row["measures"]["cka"]
+        if cka["low"] is not None and any(cka["low"] < cut <= cka["high"] for cut in (UNTOUCHED, REWRITTEN)):
+            names.append(f"{row['name']} ({row['status']})")
+    return [f"the interval crosses a cut-off, so the word is not certain: {', '.join(names)}"] if names else []

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from tunescope.errors import NotEnoughRows, UnknownName
-from tunescope.geometry.moments import column_means
+from tunescope.geometry.moments import BLOCK, column_means
 
 Graph = Int[Tensor, "n k"]
 Prepared = tuple[Tensor, Tensor | None]  # rows whose inner products (+ a bias per column) are the similarities
@@ -38,8 +38,11 @@ def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Grap
         raise NotEnoughRows(f"{k} neighbours need at least {k + 1} rows, got {n}")
     if metric not in METRICS:
         raise UnknownName("metric", metric, METRICS)
-    mean = column_means(x)
-    rows, bias = METRICS[metric](x.float(), mean.float())
+    prepare = _prepare(x, metric)
+    parts = [prepare(block) for block in x.split(BLOCK)]
+    rows = torch.cat([part.float() for part, _ in parts])
+    offsets = [offset.float() for _, offset in parts if offset is not None]
+    bias = torch.cat(offsets) if offsets else None
     size = rows.norm(dim=1)
     step = max(1, CELLS // n)
     found = []
@@ -51,9 +54,16 @@ def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Grap
         similar[index - start, index] = -torch.inf
         values, candidates = similar.topk(min(k + SPARE, n - 1))
         rounding = size[index, None] * size[candidates] + (0 if bias is None else bias[candidates].abs())
-        _settle_ties(values, candidates, rounding, k, index, lambda i, j: _exact(x, mean, metric, i, j))
+        _settle_ties(values, candidates, rounding, k, index, lambda i, j: _exact(x, prepare, i, j))
         found.append(candidates[:, :k].int())
     return torch.cat(found)
+
+
+def _prepare(x: Shaped[Tensor, "n d"], metric: str) -> Callable[[Tensor], Prepared]:
+    """The metric on any of the rows, in float64 and at a scale of 1, so that no square under- or overflows."""
+    scale = max(float(block.abs().amax()) for block in x.split(BLOCK)) or 1.0
+    mean = column_means(x) / scale
+    return lambda rows: METRICS[metric](rows.double() / scale, mean)
 
 
 def _settle_ties(
@@ -74,19 +84,21 @@ def _settle_ties(
         candidates[row] = scores.sort(descending=True, stable=True).indices[: candidates.shape[1]]
 
 
-def _exact(x: Shaped[Tensor, "n d"], mean: Tensor, metric: str, rows: Int[Tensor, " b"], others: Int[Tensor, "b c"] | None) -> Tensor:
+def _exact(
+    x: Shaped[Tensor, "n d"], prepare: Callable[[Tensor], Prepared], rows: Int[Tensor, " b"], others: Int[Tensor, "b c"] | None
+) -> Tensor:
     """Float64 similarities of the given rows to the listed others (None: to everyone), each its own sum, so that equal rows tie."""
-    prepare = METRICS[metric]
-    own, _ = prepare(x[rows].double(), mean)
+    own, _ = prepare(x[rows])
     if others is None:
-        blocks = [prepare(block.double(), mean) for block in x.split(4096)]
+        blocks = [prepare(block) for block in x.split(4096)]
         return torch.cat([(own[:, None] * b).sum(2) + (0 if bias is None else bias) for b, bias in blocks], dim=1)
-    theirs, bias = prepare(x[others.flatten()].double(), mean)
+    theirs, bias = prepare(x[others.flatten()])
     similar = (own[:, None] * theirs.view(*others.shape, theirs.shape[1])).sum(2)
     return similar if bias is None else similar + bias.view(others.shape)
 
 
 def _cosine(x: Tensor, mean: Tensor) -> Prepared:
+    x = x / x.abs().amax(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny), None
 
 

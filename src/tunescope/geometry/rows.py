@@ -167,7 +167,9 @@ def as_array(x: Any, name: str = "x") -> Shaped[Tensor, "n d"]:
 
     Raises: AlignmentError (shape), ActivationError (NaN or Inf, naming the first row).
     """
-    x = x.detach() if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    x = x.detach() if isinstance(x, Tensor) else torch.as_tensor(np.ascontiguousarray(x))
+    if x.is_complex():
+        raise AlignmentError(f"{name} is complex; measures are of real rows")
     if x.ndim != 2:
         raise AlignmentError(f"{name} has shape {tuple(x.shape)}; expected two dimensions (rows, features)")
     if x.dtype not in (torch.float32, torch.float64):

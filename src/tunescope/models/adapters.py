@@ -136,8 +136,7 @@ def adapter_off(peft: PeftModel) -> Iterator[None]:
 
     Raises AdapterError when the adapter is merged into the weights, since taking it out again is not exact.
     """
-    if any(isinstance(module, BaseTunerLayer) and module.merged for module in peft.modules()):
-        raise AdapterError("the adapter of this PeftModel is merged into its base, which is therefore gone; call unmerge_adapter() first")
+    check_switchable(peft)
     trains = [(parameter, parameter.requires_grad) for parameter in peft.parameters()]
     try:
         with peft.disable_adapter():
@@ -145,6 +144,17 @@ def adapter_off(peft: PeftModel) -> Iterator[None]:
     finally:
         for parameter, flag in trains:
             parameter.requires_grad_(flag)
+
+
+def check_switchable(peft: PeftModel) -> None:
+    """Raises AdapterError when switching the adapter off would not give back the base it was trained on."""
+    tuners = [module for module in peft.modules() if isinstance(module, BaseTunerLayer)]
+    if any(module.merged for module in tuners):
+        raise AdapterError("the adapter of this PeftModel is merged into its base, which is therefore gone; call unmerge_adapter() first")
+    for name in peft.active_adapters:
+        bias = getattr(peft.peft_config[name], "bias", "none")
+        if bias not in (None, "none"):
+            raise AdapterError(f"the adapter '{name}' also trains biases of the base (bias='{bias}'); no switch undoes that: give the base")
 
 
 def base_tensors(body: nn.Module) -> dict[str, Tensor]:
@@ -158,9 +168,11 @@ def base_tensors(body: nn.Module) -> dict[str, Tensor]:
 
 
 def adapter_tensors(body: nn.Module) -> dict[str, Tensor]:
-    """The adapter's own weights by their names in the wrapped body; empty without an adapter."""
+    """The active adapters' own weights by their names in the wrapped body; empty without an adapter."""
     added = _adapter_names(body)
-    return {key: value for key, value in body.state_dict().items() if key in added}
+    tuners = [module for module in body.modules() if isinstance(module, BaseTunerLayer)]
+    idle = {name for module in tuners for name in module._all_available_adapter_names() if name not in module.active_adapters}
+    return {key: value for key, value in body.state_dict().items() if key in added and not idle & set(key.split("."))}
 
 
 def _adapter_names(body: nn.Module) -> set[str]:

@@ -64,7 +64,7 @@ def load_pair(
     if not isinstance(tuned, Folder):
         return _pair_of_objects(base, _load(tuned, options), options, revision=revision)
     if base is None and not tuned.is_adapter:
-        raise InputError(f"no base given, and '{tuned.name}' is no adapter that names one; give the base model too")
+        raise InputError(f"one model given, '{tuned.name}', and it is no adapter that names its base; give two, the base first")
     base = _find(_base_of(tuned) if base is None else base, revision, options)
     if tuned.is_adapter and not (isinstance(base, Folder) and base.is_adapter):
         return _load_on_base(tuned, base, options)
@@ -118,7 +118,7 @@ def _pair_of_objects(base: Any, tuned: Model, options: dict, *, revision: str | 
     if base is None and tuned.peft is None:
         raise InputError(f"no base given, and '{tuned.name}' carries no adapter to switch off; give the base model too")
     if base is None:
-        return tuned.without_adapter(), tuned
+        return tuned.without_adapter(), replace(tuned, name=f"{tuned.name} + {tuned.adapter['name']}")
     loaded = _load(_find(base, revision, options), options)
     if tuned.peft is not None and loaded.module is tuned.module:
         return tuned.without_adapter(loaded.name), tuned
@@ -178,5 +178,5 @@ def _device(asked: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     wanted = "cuda:0" if asked == "cuda" else asked
     if wanted not in here:
-        raise DeviceError(f"no such device: '{wanted}' asked for, this machine has {', '.join(here)}; use one of these, or 'auto'")
+        raise DeviceError(f"no such device: '{asked}' asked for, this machine has {', '.join(here)}; use one of these, or 'auto'")
     return wanted

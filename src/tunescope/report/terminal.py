@@ -6,7 +6,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from tunescope.report import reading
-from tunescope.report.numbers import MISSING, half_width, percent, signed, three
+from tunescope.report.numbers import MISSING, count, half_width, percent, signed, three
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +37,7 @@ def terminal(payload: reading.Payload) -> RenderableType:
     from rich.text import Text
 
     payload = reading.printable(payload)
-    parts: list[Any] = [Text(plain(payload.get("headline") or ""), style="bold"), Text("")]
+    parts: list[Any] = [Text(_subject(payload), style="dim"), Text(plain(payload.get("headline") or ""), style="bold"), Text("")]
     names = reading.comparing(payload)
     if names and reading.layers(payload):
         shown, table = _table(payload, names)
@@ -47,6 +47,14 @@ def terminal(payload: reading.Payload) -> RenderableType:
     parts += [Text(line) for line in _lines(payload, names[0] if names else "")]
     parts += [Text.assemble(("warning: ", "bold"), plain(warning)) for warning in payload.get("warnings") or []]
     return Group(*parts)
+
+
+def _subject(payload: reading.Payload) -> str:
+    """Which models, on what."""
+    data = payload.get("data") or {}
+    names = " → ".join(plain((payload.get(side) or {}).get("name") or MISSING) for side in ("base", "tuned"))
+    source, pooling = (plain(data.get(key) or MISSING) for key in ("source", "pooling"))
+    return f"{names} · {count(data.get('n'))} texts: {source} · {pooling} pooling"
 
 
 def _table(payload: reading.Payload, names: list[str]) -> tuple[list[str], Any]:
@@ -104,7 +112,9 @@ def _main_cells(payload: reading.Payload, measure: str, row: dict, full: float) 
 
 def _legend(payload: reading.Payload, measure: str, left_out: list[str]) -> list[str]:
     change = reading.about(payload, measure)["change"]
-    lines = [f"change: {plain(change)}", "chance: the change of an unrelated representation; a full bar is that far"]
+    lines = [f"change: {plain(change)}; it carries forward from block to block"]
+    lines.append("chance: the change of an unrelated representation; a full bar is that far")
+    lines.append("untouched: CKA ≥ .99 or within noise; refined: ≥ .87; rewritten: below")
     if any(row.get("saturated") for row in reading.layers(payload) + reading.sites(payload)):
         lines.append("* at the chance floor: carries no more information")
     if left_out:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.models import Model
@@ -33,7 +33,7 @@ def perturb(
     if kind not in KINDS:
         raise UnknownName("kind of perturbation", kind, KINDS)
     if kind == "gaussian":
-        if sigma is None or not sigma > 0:
+        if sigma is None or not 0 < sigma < float("inf"):
             raise InputError(f"perturb(kind='gaussian') needs sigma above 0, got {sigma}; the studied grid is .005 to .16")
         note, label = f"each weight w of every matrix and embedding + N(0, ({sigma:g}·|w|)²)", f"gaussian noise, σ = {sigma:g}"
     elif like is None:
@@ -60,32 +60,43 @@ def _noise(
             if weight.ndim >= 2 and weight.is_floating_point():
                 yield key, sigma * weight.detach().cpu().float().abs() * torch.randn(weight.shape, generator=generator)
         return
-    updates = dict(_adapter_updates(like))
-    if kind == "random-rank":
-        if not updates:
-            raise InputError(f"perturb(kind='random-rank') needs a LoRA adapter; '{like.name}' has none, use kind='random-direction'")
-        for key, (update, rank) in updates.items():
-            rows, columns = weights[key].shape
-            draw = torch.randn(rows, rank, generator=generator) @ torch.randn(rank, columns, generator=generator)
-            yield key, draw * (update.norm() / draw.norm())
-        return
-    before, after = model.tensors(), like.tensors()
+    updates, ranks = _updates(weights, model, like), _ranks(like)
+    if kind == "random-rank" and not ranks:
+        raise InputError(f"perturb(kind='random-rank') needs a LoRA adapter; '{like.name}' has none, use kind='random-direction'")
+    for key, update in updates.items():
+        draw = torch.randn(update.shape, generator=generator)
+        if kind == "random-rank" and key in ranks:
+            draw = torch.randn(len(update), ranks[key], generator=generator) @ torch.randn(ranks[key], update.shape[1], generator=generator)
+        yield key, draw * (update.norm() / draw.norm())
+
+
+def _updates(weights: dict[str, Tensor], model: Model, like: Model) -> dict[str, Tensor]:
+    """What tuning added to every tensor it changed; an adapter of any kind counts as it is when merged."""
+    before, after = model.tensors(), _merged(like)
+    found = {}
     for key, weight in weights.items():
         if key not in after or after[key].shape != weight.shape:
             raise InputError(f"'{like.name}' has no tensor {key} of shape {tuple(weight.shape)}; it must be tuned from '{model.name}'")
-        if not weight.is_floating_point():
-            continue
-        update = (after[key].float() - before[key].float()).cpu() + (updates[key][0] if key in updates else 0)
-        if norm := float(update.norm()):
-            draw = torch.randn(weight.shape, generator=generator)
-            yield key, draw * (norm / draw.norm())
+        if weight.is_floating_point():
+            update = after[key].cpu().float() - before[key].cpu().float()
+            if update.any():
+                found[key] = update
+    return found
 
 
-def _adapter_updates(like: Model) -> Iterator[tuple[str, tuple[Tensor, int]]]:
-    """ΔW and rank of every matrix a LoRA adapter changes, by the name of the base's weight."""
+def _merged(like: Model) -> dict[str, Tensor]:
     if not like.adapter_on:
-        return
-    for path, module in like.module.named_modules():
-        if isinstance(module, nn.Module) and hasattr(module, "get_delta_weight") and getattr(module, "lora_A", None):
-            active = module.active_adapters[0]
-            yield f"{path}.weight", (module.get_delta_weight(active).detach().cpu().float(), int(module.r[active]))
+        return like.tensors()
+    module, peft = copy.deepcopy((like.module, like.peft))
+    peft.merge_and_unload()
+    return replace(like, module=module, peft=None, adapter_on=False, adapter=None).tensors()
+
+
+def _ranks(like: Model) -> dict[str, int]:
+    """Rank of every matrix a LoRA adapter changes, by the name of the base's weight; several active adapters add up."""
+    found = {}
+    for path, module in like.module.named_modules() if like.adapter_on else ():
+        ranks = getattr(module, "r", None)
+        if hasattr(module, "lora_A") and isinstance(ranks, dict):
+            found[f"{path}.weight"] = sum(int(ranks[name]) for name in module.active_adapters if name in ranks)
+    return found

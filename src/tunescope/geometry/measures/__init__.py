@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tunescope.errors import UnknownName
+from tunescope.errors import InputError, UnknownName
 from tunescope.geometry.measures.base import Estimate, Measure, OneSided, permutation_p
 from tunescope.geometry.measures.cca import CCA, PWCCA, SVCCA, LinearR2
 from tunescope.geometry.measures.cka import CKA, RBFCKA, DebiasedCKA
@@ -50,7 +50,9 @@ def select(names: Iterable[str] | str | None) -> dict[str, Measure]:
     """
     if isinstance(names, str):
         names = [part.strip() for part in names.split(",") if part.strip()]
-    wanted = set(names or DEFAULT)
+    wanted = set(DEFAULT if names is None else names)
+    if not wanted:
+        raise InputError(f"no measures asked for; name some of {', '.join(MEASURES)}, or 'all'")
     if "all" in wanted:
         wanted = wanted - {"all"} | set(MEASURES)
     for name in sorted(wanted - set(MEASURES)):

@@ -107,10 +107,17 @@ class Measure(ABC):
         if rows.same:
             return self._of_equals(rows, seed)
         value = finite(self.of_rows(rows), self.name)
-        low, high = t_interval(value, self.spread(rows), bounds=self.bounds)
+        low, high = self._interval(rows, value)
         floor = self.chance(rows, seed=seed)
         saturated = floor.mean is not None and floor.sd is not None and self.change(value) >= self.change(floor.mean) - 2 * floor.sd
         return Estimate(value, self.change(value), low, high, floor.mean, floor.sd, floor.reason, saturated)
+
+    def _interval(self, rows: Rows, value: float) -> tuple[float | None, float | None]:
+        """None where there is a value but no spread: one single text, or one whose absence leaves nothing to compare."""
+        try:
+            return t_interval(value, self.spread(rows), bounds=self.bounds)
+        except Degenerate:
+            return None, None
 
     def _of_equals(self, rows: Rows, seed: int) -> Estimate:
         """Bit-identical sides: the value is known without arithmetic, and defined even where all rows are alike."""
@@ -147,7 +154,7 @@ class OneSided(Measure):
     def estimate(self, rows: Rows, *, seed: int = 0) -> Estimate:
         self.check(len(rows))
         value, base = finite(self.value(self.view(rows)), self.name), finite(self.of_base(rows), self.name)
-        low, high = t_interval(value, self.spread(rows), bounds=self.bounds)
+        low, high = self._interval(rows, value)
         return Estimate(value, value - base, low, high, None, None, self.chance(rows, seed=seed).reason, False, base)
 
 
