@@ -7,6 +7,7 @@ from typing import Any
 
 from tunescope.report.numbers import three
 
+VERB = {"rewritten": "rewrote", "refined": "refined"}
 NO_OUTCOME = "Nothing was measured about what the model can do."
 
 
@@ -31,8 +32,9 @@ def _finding(known: Sequence[dict[str, Any]], depth: int) -> str:
     if not any(counts.values()):
         start = "Almost nothing moved: after" if len(known) == depth else "After"
         return f"{start} {total} the representations are untouched; {most['name']}'s moved most ({scale})."
-    said = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"Of the representations after {total}, {said}; {most['name']}'s moved most ({scale})."
+    parts = [f"{VERB[word]} {{}} after {count}" for word, count in counts.items() if count]
+    said = " and ".join(part.format("those" if i else "the representations") for i, part in enumerate(parts))
+    return f"Fine-tuning {said} of {total}; {most['name']}'s moved most ({scale})."
 
 
 def _unknown(layers: Sequence[dict[str, Any]]) -> str:
