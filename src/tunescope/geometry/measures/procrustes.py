@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tunescope.geometry.measures.base import Measure, from_each
-from tunescope.geometry.moments import Moments, centred_blocks
+from tunescope.geometry.moments import Moments, centred_blocks, column_means, resolution
 from tunescope.geometry.null import Null, from_draws
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.threads import threads_for
 from tunescope.stats import Spread
 
 
@@ -38,8 +39,21 @@ class Procrustes(Measure):
     chance_method: ClassVar[str] = "ten row permutations"
     reference: ClassVar[str] = "Schönemann 1966, https://doi.org/10.1007/BF02289451; Williams et al. 2021, https://arxiv.org/abs/2110.14739"
 
+    def __call__(self, x: Any, y: Any) -> float:
+        """The distance alone. With fewer rows than features it needs one product in row space and no other moment."""
+        rows = Rows.of(x, y)
+        if len(rows) >= min(rows.x.shape[1], rows.y.shape[1]):
+            return super().__call__(rows.x, rows.y)
+        self.check(len(rows))
+        with threads_for(len(rows) ** 3):
+            left, right = rows.coordinates  # centred
+            traces = left.square().sum(), right.square().sum()
+            if any(trace <= resolution(side, column_means(side)) for trace, side in zip(traces, (rows.x, rows.y), strict=True)):
+                rows.require_spread()
+            return _distance(torch.linalg.svdvals(left.T @ right).sum(), traces[0] * traces[1])
+
     def value(self, view: Moments) -> float:
-        return _distance(torch.linalg.svdvals(view.xy).sum(), view)
+        return _distance(torch.linalg.svdvals(view.xy).sum(), view.xx.trace() * view.yy.trace())
 
     def spread(self, rows: Rows) -> Spread:
         return from_each(rows, self.of_rows(rows), self.without_each(rows))
@@ -51,7 +65,7 @@ class Procrustes(Measure):
         u, s, vt = rows.decomposition
         q = u @ vt
         scale = (m.xx.trace() * m.yy.trace()).sqrt()
-        distance = _distance(s.sum(), m)
+        distance = _distance(s.sum(), m.xx.trace() * m.yy.trace())
         parts = []
         x, y = rows.coordinates
         for xb, yb in zip(centred_blocks(x, m.mean_x), centred_blocks(y, m.mean_y), strict=True):
@@ -64,7 +78,7 @@ class Procrustes(Measure):
         return each
 
     def of_rows(self, rows: Rows) -> float:
-        return _distance(rows.decomposition[1].sum(), rows.moments)
+        return _distance(rows.decomposition[1].sum(), rows.moments.xx.trace() * rows.moments.yy.trace())
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         m, (x, y) = rows.moments, rows.coordinates
@@ -74,13 +88,14 @@ class Procrustes(Measure):
             for xb, yb in zip(centred_blocks(x, m.mean_x), centred_blocks(y, m.mean_y, order), strict=True):
                 xy.addmm_(xb.T, yb)
             # singular values in float32 are good to 1e-6 of their sum, far inside the spread of ten draws
-            return _distance(torch.linalg.svdvals(xy.float()).sum(dtype=torch.float64), m)
+            return _distance(torch.linalg.svdvals(xy.float()).sum(dtype=torch.float64), m.xx.trace() * m.yy.trace())
 
         return from_draws(shuffled, len(rows), seed=seed)
 
 
-def _distance(nuclear: Tensor, m: Moments) -> float:
-    return float((2 - 2 * nuclear / (m.xx.trace() * m.yy.trace()).sqrt()).clamp_min(0).sqrt())
+def _distance(nuclear: Tensor, squares: Tensor) -> float:
+    """From |xᵀy|_* and |x|²|y|²."""
+    return float((2 - 2 * nuclear / squares.sqrt()).clamp_min(0).sqrt())
 
 
 def aligned_residuals(rows: Rows) -> Float[Tensor, " n"]:
