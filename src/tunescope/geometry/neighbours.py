@@ -54,7 +54,7 @@ def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Grap
         similar[index - start, index] = -torch.inf
         values, candidates = similar.topk(min(k + SPARE, n - 1))
         rounding = size[index, None] * size[candidates] + (0 if bias is None else bias[candidates].abs())
-        _settle_ties(values, candidates, rounding, k, index, lambda i, j: _exact(x, prepare, i, j))
+        _settle_ties(similar, values, candidates, rounding, k, index, lambda i, j: _exact(x, prepare, i, j))
         found.append(candidates[:, :k].int())
     return torch.cat(found)
 
@@ -67,7 +67,7 @@ def _prepare(x: Shaped[Tensor, "n d"], metric: str) -> Callable[[Tensor], Prepar
 
 
 def _settle_ties(
-    values: Tensor, candidates: Tensor, size: Tensor, k: int, index: Tensor, exact: Callable[[Tensor, Tensor | None], Tensor]
+    similar: Tensor, values: Tensor, candidates: Tensor, size: Tensor, k: int, index: Tensor, exact: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     """Re-order, in place, the candidate lists in which float32 cannot tell neighbours apart. Rounding is relative to the `size` of what
     was summed, |x||y|, not to the sum, in which it may have cancelled."""
@@ -79,19 +79,17 @@ def _settle_ties(
         order = exact(index[rows], listed).sort(dim=1, descending=True, stable=True).indices
         candidates[rows] = listed.gather(1, order)
     for row in ongoing.nonzero().flatten():
-        scores = exact(index[row][None], None)[0]
-        scores[index[row]] = -torch.inf
-        candidates[row] = scores.sort(descending=True, stable=True).indices[: candidates.shape[1]]
+        reach = torch.minimum(values[row, k - 1] - gap[row].max(), values[row, -1])
+        listed = (similar[row] >= reach).nonzero().flatten()  # everyone in the tie, itself excluded
+        order = exact(index[row][None], listed[None])[0].sort(descending=True, stable=True).indices
+        candidates[row] = listed[order[: candidates.shape[1]]]
 
 
 def _exact(
-    x: Shaped[Tensor, "n d"], prepare: Callable[[Tensor], Prepared], rows: Int[Tensor, " b"], others: Int[Tensor, "b c"] | None
+    x: Shaped[Tensor, "n d"], prepare: Callable[[Tensor], Prepared], rows: Int[Tensor, " b"], others: Int[Tensor, "b c"]
 ) -> Tensor:
-    """Float64 similarities of the given rows to the listed others (None: to everyone), each its own sum, so that equal rows tie."""
+    """Float64 similarities of the given rows to the listed others, each its own sum, so that equal rows tie."""
     own, _ = prepare(x[rows])
-    if others is None:
-        blocks = [prepare(block) for block in x.split(4096)]
-        return torch.cat([(own[:, None] * b).sum(2) + (0 if bias is None else bias) for b, bias in blocks], dim=1)
     theirs, bias = prepare(x[others.flatten()])
     similar = (own[:, None] * theirs.view(*others.shape, theirs.shape[1])).sum(2)
     return similar if bias is None else similar + bias.view(others.shape)
