@@ -29,14 +29,6 @@ from tunescope.models import Model, load_model, load_pair
 STORIES = Path(__file__).parents[2] / "shared" / "models" / "stories260K" / "hf"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny(family: str = "bert", **options) -> Model:
     return load_model((tiny_model(family, **options), tokenizer_for(family)))
 

@@ -36,14 +36,6 @@ from tunescope.models.lengths import position_limit
 from tunescope.models.quiet import quietly
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     return save_model(tmp_path_factory.mktemp("base"), model=tiny_model(head="mlm"))

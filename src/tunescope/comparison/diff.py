@@ -78,9 +78,9 @@ def diff(
     }
     say = progress or (lambda stage, done, total: None)
 
-    def read(model: Model, label: str, **changed: Any) -> Activations:
+    def read(model: Model, label: str) -> Activations:
         return capture(
-            model, corpus.texts, **_per_side(reading, layers, pair, model) | changed, ids=corpus.ids, progress=lambda d, t: say(label, d, t)
+            model, corpus.texts, **_per_side(reading, layers, pair, model), ids=corpus.ids, progress=lambda d, t: say(label, d, t)
         )
 
     acts = [read(model, f"reading texts with {side}") for model, side in zip(pair, ("base", "tuned"), strict=True)]
