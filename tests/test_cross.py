@@ -53,10 +53,10 @@ def test_every_pair_is_the_pair_alone(n, widths):
 
 @pytest.mark.parametrize(("n", "widths"), SIZES)
 def test_grams_and_feature_products_agree(n, widths):
-    sides = [[cross._unit_scale(layer) for layer in layers(3, n, widths, seed=seed)] for seed in (0, 1)]
+    sides = [layers(3, n, widths, seed=seed) for seed in (0, 1)]
     expected = reference(*sides)
     for route in (cross._by_grams, cross._by_features):
-        inner, left, right = route(*sides)
+        inner, left, right = route(*([cross._Layer.of(layer) for layer in side] for side in sides))
         np.testing.assert_allclose(inner / torch.outer(left, right).sqrt(), expected, rtol=0, atol=TOLERANCE)
 
 

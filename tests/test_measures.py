@@ -125,6 +125,27 @@ def test_procrustes_is_scipys_residual(related, n, d, e):
     assert nuclear == pytest.approx(linalg.svdvals(x.T @ y).sum(), abs=1e-9)
 
 
+@pytest.mark.parametrize("case", ["steep", "dead directions", "duplicates", "near", "constant but for one row"])
+def test_procrustes_of_grams_without_full_rank_is_scipys(case):
+    """Fewer rows than features are read from Cholesky factors of their Grams; a bad spectrum may cost it digits, not the distance."""
+    random = np.random.default_rng(3)
+    x = random.normal(size=(60, 200)) / np.arange(1, 201) ** (4 if case == "steep" else 1)
+    y = x + 0.05 * random.normal(size=x.shape) / np.arange(1, 201) ** 2
+    if case == "dead directions":  # x lacks what y has a little of
+        left, values, right = np.linalg.svd(x, full_matrices=False)
+        x = (left[:, :20] * values[:20]) @ right[:20]
+    elif case == "duplicates":
+        x[30:], y[30:] = x[:30], y[:30]
+    elif case == "near":
+        y = x + 1e-3 * (y - x)
+    elif case == "constant but for one row":
+        x[1:] = 1.0
+    x, y = (side - side.mean(0) for side in (x, y))
+    x, y = (side / np.linalg.norm(side) for side in (x, y))
+    turn, _ = linalg.orthogonal_procrustes(y, x)
+    assert ts.procrustes(x, y) == pytest.approx(np.linalg.norm(x - y @ turn), rel=1e-6)
+
+
 @SHAPES
 def test_aligned_residuals_are_what_scipys_rotation_leaves_of_each_row(related, n, d, e):
     x, y = map(centred, arrays(related, n, d, e))

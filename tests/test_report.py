@@ -411,3 +411,21 @@ def test_rendering_never_imports_torch():
     folder = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_script_is_bundled_once_and_kept(tmp_path, monkeypatch):
+    """What a second process reads is what the first one made; a cache that cannot be written costs time and nothing else."""
+    from tunescope.report import bundle
+
+    made = bundle.script()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle.script.cache_clear()
+    assert bundle.script() == made
+    (kept,) = (tmp_path / "tunescope").iterdir()
+    assert kept.read_text(encoding="utf-8") == made
+    kept.write_text("from the cache", encoding="utf-8")
+    bundle.script.cache_clear()
+    assert bundle.script() == "from the cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))  # a file, in which no folder can be made
+    bundle.script.cache_clear()
+    assert bundle.script() == made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ from tunescope.comparison.result import Comparison
 from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.geometry import select
 from tunescope.geometry.measures import Measure
-from tunescope.geometry.threads import threads_for
 from tunescope.models import Model, load_pair
 from tunescope.texts import Corpus, as_corpus
 
@@ -87,8 +86,7 @@ def diff(
     noise = _noise(pair[0], corpus, acts[0], chosen, reading, layers) if pooling != "none" else {}
     clock.lap("forward")
     found = Findings(pair, corpus, acts, chosen, noise, seed, say)
-    with threads_for(_work(acts)):
-        result = found.payload(reading)
+    result = found.payload(reading)
     clock.lap("geometry")
     result["controls"] = [
         _control(name, model, acts[0], read(model, f"reading texts with {name}"), chosen) for name, model in (controls or {}).items()
@@ -115,12 +113,6 @@ def _indices(layers: Iterable[int]) -> list[int]:
     if not wanted or not all(isinstance(index, int) and not isinstance(index, bool) for index in wanted):
         raise InputError(f"layers {wanted} asked for; give whole numbers, 0 is the embeddings")
     return sorted(set(wanted))
-
-
-def _work(acts: Sequence[Activations]) -> float:
-    """Multiply-adds of the moments of one layer."""
-    rows = next(iter([*acts[1].layers.values(), *acts[1].sites.values()]))
-    return rows.shape[0] * min(rows.shape) ** 2
 
 
 def _check_enough(measures: Mapping[str, Measure], corpus: Corpus) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from tunescope.activations import Activations
 from tunescope.comparison.headline import headline
@@ -19,6 +21,7 @@ from tunescope.geometry.measures.procrustes import aligned_residuals
 from tunescope.geometry.neighbours import overlap
 from tunescope.geometry.profile import STATUS_RULE, locality, width
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.threads import side_by_side, threads_for
 from tunescope.identity import versions
 from tunescope.models import Model
 from tunescope.texts import Corpus
@@ -51,6 +54,15 @@ def locality_of(rows: Sequence[dict[str, Any]], measures: Mapping[str, Measure])
     return found
 
 
+class Pairing(NamedTuple):
+    """The rows of both sides at one place, and where the base's were read (layer or site)."""
+
+    place: Place
+    x: Tensor
+    y: Tensor
+    where: int | str
+
+
 @dataclass(frozen=True)
 class Findings:
     """Everything measured on two captures, as the payload of a Comparison."""
@@ -64,23 +76,14 @@ class Findings:
     say: Progress
 
     def payload(self, reading: dict[str, Any]) -> dict[str, Any]:
-        base, tuned = self.acts
-        depth = depth_of(self.pair[1])
-        places: list[tuple[Place, Any, Any, int | str]] = [
-            (Place(self._name(i), i, i / depth), base.layers[self._base_of(i)], tuned.layers[i], self._base_of(i)) for i in tuned.layers
-        ]
-        places += [(Place(site), base.sites[site], tuned.sites[site], site) for site in tuned.sites]
+        depth, places = depth_of(self.pair[1]), self._places()
         rows, curves, moved = [], {}, None
-        for done, (place, x, y, where) in enumerate(places):
+        self.say("comparing layers", 0, len(places))
+        for done, (row, curve, texts) in enumerate(side_by_side(self._at, places, work=self._work(places)), start=1):
             self.say("comparing layers", done, len(places))
-            groups = base.groups if len(x) != base.n or base.groups is not None and len(base.groups) == len(x) else None
-            paired = Rows.of(x, y, groups)
-            if "nps" in self.measures and groups is None and not paired.constant:
-                curves[place.name] = nps_curve(paired)
-            rows.append(measure_place(place, paired, self.measures, noise=self.noise.get(where, {}), seed=self.seed))
-            if groups is None and (place.name == "output" or place is places[-1][0]):
-                moved = self._texts(place, paired)
-        self.say("comparing layers", len(places), len(places))
+            rows.append(row)
+            curves[row["name"]] = curve
+            moved = texts or moved
         layers, sites = [row for row in rows if "index" in row], {row.pop("name"): row for row in rows if "index" not in row}
         data, identities = self._data(reading), [model.identity() for model in self.pair]
         localities = locality_of(layers, self.measures)
@@ -115,6 +118,28 @@ class Findings:
             "versions": versions(),
         }
 
+    def _places(self) -> list[Pairing]:
+        base, tuned = self.acts
+        depth = depth_of(self.pair[1])
+        layers = [
+            Pairing(Place(self._name(i), i, i / depth), base.layers[self._base_of(i)], tuned.layers[i], self._base_of(i))
+            for i in tuned.layers
+        ]
+        return layers + [Pairing(Place(site), base.sites[site], tuned.sites[site], site) for site in tuned.sites]
+
+    def _work(self, places: Sequence[Pairing]) -> float:
+        """Multiply-adds of the moments of one layer."""
+        return max(len(pairing.y) * min(pairing.y.shape) ** 2 for pairing in places)
+
+    def _at(self, pairing: Pairing) -> tuple[dict[str, Any], dict[int, float], dict[str, Any] | None]:
+        """Everything at one place: its row, its curve of neighbours kept, and which texts moved when it is the place to ask."""
+        base, (place, x, y, where) = self.acts[0], pairing
+        per_text = base.groups is None or len(x) != len(base.groups)
+        rows = Rows.of(x, y, None if per_text else base.groups)
+        curve = nps_curve(rows) if "nps" in self.measures and per_text and not rows.constant else {}
+        row = measure_place(place, rows, self.measures, noise=self.noise.get(where, {}), seed=self.seed)
+        return row, curve, self._texts(place, rows) if per_text and place.name == "output" else None
+
     def _base_of(self, index: int) -> int:
         return partner(index, depth_of(self.pair[1]), depth_of(self.pair[0]))
 
@@ -139,7 +164,8 @@ class Findings:
 
     def _cross(self) -> dict[str, Any]:
         base, tuned = self.acts
-        values = cross_cka(list(base.layers.values()), list(tuned.layers.values()))
+        with threads_for(self._work(self._places())):
+            values = cross_cka(list(base.layers.values()), list(tuned.layers.values()))
         for column, index in enumerate(tuned.layers):
             row = list(base.layers).index(self._base_of(index))
             if Rows(base.layers[self._base_of(index)], tuned.layers[index]).same:

@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tunescope.geometry.moments import column_means, resolution
+from tunescope.geometry.moments import centred_blocks, column_means, resolution, unit_blocks
 from tunescope.geometry.neighbours import nearest, overlap
 
 BLOCK = 256
+FEW = 4 * BLOCK  # rows
 
 
 def cross_cka(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Float[Tensor, "l m"]:
     """Linear CKA of every layer of `xs` with every layer of `ys`, each (n, d); rows aligned across all.
 
-    Centred rows in float32, products in float32, sums in float64. With few rows, Grams: one b×b block per layer at a time and then
-    one matrix product over the flattened blocks for *all* pairs (Grams are symmetric, so half the blocks). With more rows than about
-    features × layers, feature products pair by pair. Either way memory does not grow with n².
+    Centred rows and their products in float32 (float64 below a thousand rows), sums in float64. With few rows, Grams: one b×b block
+    per layer at a time and then one matrix product over the flattened blocks for *all* pairs (Grams are symmetric, so half the
+    blocks). With more rows than about features × layers, feature products pair by pair, rows centred block by block as they pass.
+    Memory does not grow with n²: beyond the layers it is one copy of them while rows are few, a block of rows when they are many.
 
     A layer without spread has no CKA: its row or column is NaN.
     """
-    sides = [[_unit_scale(x) for x in side] for side in (xs, ys)]
+    left, right = ([_Layer.of(x) for x in side] for side in (xs, ys))
     n, width = len(xs[0]), max(x.shape[1] for side in (xs, ys) for x in side)
     layers = len(xs) * len(ys) / (len(xs) + len(ys))
-    inner = _by_grams(*sides) if n < 2 * width * (layers + 1) else _by_features(*sides)
-    cross, left, right = inner
-    return cross / torch.outer(left, right).sqrt()
+    cross, own, others = (_by_grams if n < 2 * width * (layers + 1) else _by_features)(left, right)
+    return cross / torch.outer(own, others).sqrt()
 
 
-def _unit_scale(x: Tensor) -> Float[Tensor, "n d"]:
-    """Centred float32 rows scaled to a Frobenius norm of √n, so that no product under- or overflows."""
-    mean = column_means(x)
-    centred = torch.cat([(block.double() - mean).float() for block in x.split(4096)])
-    norm = float(torch.linalg.vector_norm(centred, dtype=torch.float64))
-    return centred.mul_(len(x) ** 0.5 / norm if norm**2 > resolution(x, mean) else float("nan"))
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Rows, with what brings them to mean 0 and a Frobenius norm of √n, so that no product under- or overflows."""
+
+    x: Tensor
+    mean: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Layer:
+        mean = column_means(x)
+        square = sum(float(block.square().sum()) for block in centred_blocks(x, mean))
+        return cls(x, mean, (len(x) / square) ** 0.5 if square > resolution(x, mean) else float("nan"))
+
+    def blocks(self) -> Iterator[Tensor]:
+        """The centred rows, block by block. Rounding to float32 averages out over many short sums; with few rows float64 is cheap."""
+        return unit_blocks(self.x, self.mean, self.scale, torch.float32 if len(self.x) > FEW else torch.float64)
 
 
-def _by_grams(xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    n, layers = len(xs[0]), [*xs, *ys]
-    total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=xs[0].device)
-    grams = torch.empty(len(layers), BLOCK * BLOCK, dtype=torch.float32, device=xs[0].device)
+def _by_grams(left: list[_Layer], right: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
+    layers = [torch.cat([*layer.blocks()]) for layer in (*left, *right)]
+    n, device = len(layers[0]), layers[0].device
+    total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=device)
+    grams = torch.empty(len(layers), BLOCK * BLOCK, dtype=layers[0].dtype, device=device)
     for i in range(0, n, BLOCK):
         for j in range(i, n, BLOCK):
             rows, columns = min(BLOCK, n - i), min(BLOCK, n - j)
@@ -52,19 +66,21 @@ def _by_grams(xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor, Tenso
             # cells in runs short enough that float32 sums inside the product stay exact to 1e-7; runs add in float64
             runs = flat.split(4096, dim=1)
             total += sum((run @ run.T).double() for run in runs) * (1 if i == j else 2)
-    own, count = total.diagonal(), len(xs)
+    own, count = total.diagonal(), len(left)
     return total[:count, count:], own[:count], own[count:]
 
 
-def _by_features(xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    cross = torch.stack([torch.stack([_square(x, y) for y in ys]) for x in xs])
-    return cross, torch.stack([_square(x, x) for x in xs]), torch.stack([_square(y, y) for y in ys])
+def _by_features(left: list[_Layer], right: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
+    cross = torch.stack([torch.stack([_square(x, y) for y in right]) for x in left])
+    return cross, torch.stack([_square(x, x) for x in left]), torch.stack([_square(y, y) for y in right])
 
 
-def _square(x: Tensor, y: Tensor) -> Tensor:
-    product = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64, device=x.device)
-    for xb, yb in zip(x.split(2048), y.split(2048), strict=True):
-        product += (xb.T @ yb).double()
+def _square(x: _Layer, y: _Layer) -> Tensor:
+    """|x̃ᵀỹ|²_F."""
+    product = torch.zeros(x.x.shape[1], y.x.shape[1], dtype=torch.float64, device=x.x.device)
+    for xb, yb in zip(x.blocks(), y.blocks(), strict=True):
+        for xs, ys in zip(xb.split(BLOCK), yb.split(BLOCK), strict=True):
+            product += xs.T @ ys
     return product.square().sum()
 
 

@@ -101,6 +101,11 @@ class Moments:
         """The ten centred sums, in the order of the fields."""
         return [getattr(self, f.name) for f in fields(self)[3:]]
 
+    @property
+    def traces(self) -> tuple[Tensor, Tensor]:
+        """Σ|x̃|² and Σ|ỹ|²."""
+        return self.xx.trace(), self.yy.trace()
+
     def all_reduce(self) -> Moments:
         """The sum over all ranks of the default process group (torch.distributed), by two rounds of SUM."""
         from torch import distributed
@@ -141,6 +146,13 @@ def centred_blocks(
     """The rows (in another order, when given) minus their mean, float64, `BLOCK` rows at a time."""
     blocks = x.split(BLOCK) if order is None else (x[at] for at in order.to(x.device).split(BLOCK))
     return (block.double() - mean for block in blocks)
+
+
+def unit_blocks(
+    x: Shaped[Tensor, "n d"], mean: Float[Tensor, " d"], scale: float, dtype: torch.dtype = torch.float32
+) -> Iterator[Float[Tensor, "b d"]]:
+    """The rows minus their mean, times `scale`; centred in float64 whatever the dtype, so that an offset costs no digits."""
+    return ((block * scale).to(dtype) for block in centred_blocks(x, mean))
 
 
 def resolution(x: Shaped[Tensor, "n d"], mean: Float[Tensor, " d"]) -> float:

@@ -39,10 +39,11 @@ def nearest(x: Shaped[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Grap
     if metric not in METRICS:
         raise UnknownName("metric", metric, METRICS)
     prepare = _prepare(x, metric)
-    parts = [prepare(block) for block in x.split(BLOCK)]
-    rows = torch.cat([part.float() for part, _ in parts])
+    parts = [(part.float(), offset) for part, offset in map(prepare, x.split(BLOCK))]
+    rows = torch.cat([part for part, _ in parts])
     offsets = [offset.float() for _, offset in parts if offset is not None]
     bias = torch.cat(offsets) if offsets else None
+    del parts
     size = rows.norm(dim=1)
     step = max(1, CELLS // n)
     found = []
@@ -81,7 +82,8 @@ def _settle_ties(
     for row in ongoing.nonzero().flatten():
         reach = torch.minimum(values[row, k - 1] - gap[row].max(), values[row, -1])
         listed = (similar[row] >= reach).nonzero().flatten()  # everyone in the tie, itself excluded
-        order = exact(index[row][None], listed[None])[0].sort(descending=True, stable=True).indices
+        similarities = torch.cat([exact(index[row][None], part[None])[0] for part in listed.split(BLOCK)])
+        order = similarities.sort(descending=True, stable=True).indices
         candidates[row] = listed[order[: candidates.shape[1]]]
 
 

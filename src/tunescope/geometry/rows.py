@@ -175,7 +175,7 @@ def as_array(x: Any, name: str = "x") -> Shaped[Tensor, "n d"]:
     if x.dtype not in (torch.float32, torch.float64):
         x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x.double()
     # a finite sum proves every entry finite; one that overflows is looked at again
-    if not torch.isfinite(x.sum(dtype=torch.float64)) and not all(torch.isfinite(block).all() for block in x.split(1024)):
+    if not torch.isfinite(column_means(x)).all() and not all(torch.isfinite(block).all() for block in x.split(1024)):
         row = int((~torch.isfinite(x).all(1)).nonzero()[0])
         raise ActivationError(f"{name} has NaN or Inf, first in row {row:,}; a measure of it would mean nothing")
     return x

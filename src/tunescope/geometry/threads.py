@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 SMALL = 1e9  # multiply-adds that one thread does in well under a second
+WORKERS = 8  # pieces in memory at a time, at most
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], *, work: float) -> Iterator[Result]:
+    """`function` of every piece, in order. Pieces of small `work` (multiply-adds) run beside each other on one thread each; large ones
+    one after the other, on all threads."""
+    workers = min(torch.get_num_threads(), WORKERS, len(pieces))
+    with threads_for(work):
+        if workers < 2 or torch.get_num_threads() > 1:
+            yield from map(function, pieces)
+            return
+        pool = ThreadPoolExecutor(workers)
+        try:
+            yield from pool.map(function, pieces)
+        finally:  # after an error or Ctrl-C, what has not begun never does
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from importlib import resources
 from typing import Any
 
-from tunescope.report import provenance, reading, theme
+from tunescope.report import bundle, provenance, reading, theme
 from tunescope.report.numbers import MISSING, count, interval, percent, signed, three
 
 _STATUS = ("untouched", "refined", "rewritten")
@@ -39,17 +38,9 @@ def _asset(name: str) -> str:
     return resources.files("tunescope.report").joinpath(name).read_text(encoding="utf-8")
 
 
-@functools.cache
-def _bundle() -> str:
-    """The chart library (Vega, Vega-Lite, Vega-Embed) as one script, from the installed vl-convert."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
 def _furniture(drawn: dict[str, dict]) -> dict[str, str]:
     return {
-        "css": _asset("page.css"), "js": _asset("page.js"), "bundle": _bundle() if drawn else "",
+        "css": _asset("page.css"), "js": _asset("page.js"), "bundle": bundle.script() if drawn else "",
         "light": theme.variables(theme.LIGHT), "dark": theme.variables(theme.DARK),
         "sans": theme.SANS, "serif": theme.SERIF, "mono": theme.MONO,
         "specs": script_json(drawn), "twins": script_json(theme.TO_DARK),
