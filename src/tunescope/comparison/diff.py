@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunescope.activations import Activations, capture
-from tunescope.comparison.findings import Findings, Progress, depth_of, locality_of, partner
+from tunescope.comparison.findings import Findings, Progress, locality_of
 from tunescope.comparison.layers import value_and_change
 from tunescope.comparison.result import Comparison
+from tunescope.comparison.side import Side, partner
 from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.geometry import select
 from tunescope.geometry.measures import Measure
@@ -85,8 +86,8 @@ def diff(
     acts = [read(model, f"reading texts with {side}") for model, side in zip(pair, ("base", "tuned"), strict=True)]
     noise = _noise(pair[0], corpus, acts[0], chosen, reading, layers) if pooling != "none" else {}
     clock.lap("forward")
-    found = Findings(pair, corpus, acts, chosen, noise, seed, say)
-    result = found.payload(reading)
+    sides = Side.of(pair[0], acts[0]), Side.of(pair[1], acts[1])
+    result = Findings(*sides, corpus, chosen, noise, seed, say).payload(reading)
     clock.lap("geometry")
     result["controls"] = [
         _control(name, model, acts[0], read(model, f"reading texts with {name}"), chosen) for name, model in (controls or {}).items()
@@ -136,10 +137,10 @@ def _per_side(reading: dict[str, Any], layers: Iterable[int] | None, pair: tuple
     if layers is None:
         return reading
     wanted = list(layers)
-    depth = depth_of(pair[1])
+    depth = pair[1].anatomy.n_layers
     if any(not 0 <= index <= depth for index in wanted):
         raise InputError(f"layers {','.join(map(str, wanted))} asked for; '{pair[1].name}' has 0 (embeddings) to {depth}")
-    return reading | {"layers": wanted if model is pair[1] else [partner(index, depth, depth_of(model)) for index in wanted]}
+    return reading | {"layers": wanted if model is pair[1] else [partner(index, depth, model.anatomy.n_layers) for index in wanted]}
 
 
 def _noise(
@@ -162,7 +163,7 @@ def _control(name: str, model: Model, base: Activations, acts: Activations, meas
         {
             "index": i,
             "name": acts.names[i],
-            "depth": i / depth_of(model),
+            "depth": i / model.anatomy.n_layers,
             "measures": value_and_change(base.layers[i], acts.layers[i], measures),
         }
         for i in acts.layers

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
-from torch import Tensor
-
-from tunescope.activations import Activations
 from tunescope.comparison.headline import headline
 from tunescope.comparison.layers import Place, measure_place
 from tunescope.comparison.result import SCHEMA
+from tunescope.comparison.side import Pairing, Side, pairings
 from tunescope.comparison.warn import about_models, about_numbers, about_texts
 from tunescope.geometry import cross_cka
 from tunescope.geometry.measures import Measure
@@ -23,22 +22,12 @@ from tunescope.geometry.profile import STATUS_RULE, locality, width
 from tunescope.geometry.rows import Rows
 from tunescope.geometry.threads import side_by_side, threads_for
 from tunescope.identity import versions
-from tunescope.models import Model
 from tunescope.texts import Corpus
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
 
 SHOWN = 5  # most-moved and least-moved texts in the report
 EXCERPT = 300  # characters of a text that are kept
-
-
-def depth_of(model: Model) -> int:
-    return model.anatomy.n_layers
-
-
-def partner(index: int, tuned_depth: int, base_depth: int) -> int:
-    """The base layer at the same relative depth as a tuned layer."""
-    return index if tuned_depth == base_depth else round(index / tuned_depth * base_depth)
 
 
 def locality_of(rows: Sequence[dict[str, Any]], measures: Mapping[str, Measure]) -> dict[str, Any]:
@@ -54,46 +43,46 @@ def locality_of(rows: Sequence[dict[str, Any]], measures: Mapping[str, Measure])
     return found
 
 
-class Pairing(NamedTuple):
-    """The rows of both sides at one place, and where the base's were read (layer or site)."""
-
-    place: Place
-    x: Tensor
-    y: Tensor
-    where: int | str
-
-
 @dataclass(frozen=True)
 class Findings:
     """Everything measured on two captures, as the payload of a Comparison."""
 
-    pair: tuple[Model, Model]
+    base: Side
+    tuned: Side
     corpus: Corpus
-    acts: Sequence[Activations]
     measures: Mapping[str, Measure]
     noise: Mapping[int | str, Mapping[str, float | None]]
     seed: int
     say: Progress
 
+    @cached_property
+    def pairings(self) -> Sequence[Pairing]:
+        return pairings(self.base, self.tuned)
+
+    @property
+    def work(self) -> float:
+        """Multiply-adds of the moments at the largest place."""
+        return max(pairing.work for pairing in self.pairings)
+
     def payload(self, reading: dict[str, Any]) -> dict[str, Any]:
-        depth, places = depth_of(self.pair[1]), self._places()
+        depth, places = self.tuned.depth, self.pairings
         rows, curves, moved = [], {}, None
         self.say("comparing layers", 0, len(places))
-        for done, (row, curve, texts) in enumerate(side_by_side(self._at, places, work=self._work(places)), start=1):
+        for done, (row, curve, texts) in enumerate(side_by_side(self._at, places, work=self.work), start=1):
             self.say("comparing layers", done, len(places))
             rows.append(row)
             curves[row["name"]] = curve
             moved = texts or moved
         layers, sites = [row for row in rows if "index" in row], {row.pop("name"): row for row in rows if "index" not in row}
-        data, identities = self._data(reading), [model.identity() for model in self.pair]
+        data = self._data(reading)
         localities = locality_of(layers, self.measures)
         return {
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "tunescope": versions()["tunescope"],
             "headline": headline(layers, len(self.corpus.texts), depth=depth),
-            "base": identities[0],
-            "tuned": identities[1],
+            "base": self.base.identity,
+            "tuned": self.tuned.identity,
             "data": data,
             "measures": {name: _describe(measure) for name, measure in self.measures.items()},
             "default_measure": "cka",
@@ -107,8 +96,8 @@ class Findings:
             "texts": moved,
             "outcomes": [],
             "warnings": [
-                *about_texts(self.corpus, self.acts),
-                *about_models(self.pair, identities),
+                *about_texts(self.corpus, self.base, self.tuned),
+                *about_models(self.base, self.tuned),
                 *about_numbers(layers, sites, self.measures, localities, data["rows"], data["n"]),
             ],
             "notes": [
@@ -118,60 +107,38 @@ class Findings:
             "versions": versions(),
         }
 
-    def _places(self) -> list[Pairing]:
-        base, tuned = self.acts
-        depth = depth_of(self.pair[1])
-        layers = [
-            Pairing(Place(self._name(i), i, i / depth), base.layers[self._base_of(i)], tuned.layers[i], self._base_of(i))
-            for i in tuned.layers
-        ]
-        return layers + [Pairing(Place(site), base.sites[site], tuned.sites[site], site) for site in tuned.sites]
-
-    def _work(self, places: Sequence[Pairing]) -> float:
-        """Multiply-adds of the moments of one layer."""
-        return max(len(pairing.y) * min(pairing.y.shape) ** 2 for pairing in places)
-
     def _at(self, pairing: Pairing) -> tuple[dict[str, Any], dict[int, float], dict[str, Any] | None]:
         """Everything at one place: its row, its curve of neighbours kept, and which texts moved when it is the place to ask."""
-        base, (place, x, y, where) = self.acts[0], pairing
-        per_text = base.groups is None or len(x) != len(base.groups)
-        rows = Rows.of(x, y, None if per_text else base.groups)
+        place, groups = pairing.place, self.base.acts.groups
+        per_text = groups is None or len(pairing.x) != len(groups)
+        rows = Rows.of(pairing.x, pairing.y, None if per_text else groups)
         curve = nps_curve(rows) if "nps" in self.measures and per_text and not rows.constant else {}
-        row = measure_place(place, rows, self.measures, noise=self.noise.get(where, {}), seed=self.seed)
+        row = measure_place(place, rows, self.measures, noise=self.noise.get(pairing.where, {}), seed=self.seed)
         return row, curve, self._texts(place, rows) if per_text and place.name == "output" else None
 
-    def _base_of(self, index: int) -> int:
-        return partner(index, depth_of(self.pair[1]), depth_of(self.pair[0]))
-
-    def _name(self, index: int) -> str:
-        own, partner = self.acts[1].names[index], self._base_of(index)
-        return own if partner == index else f"{own} (base {self.acts[0].names[partner]})"
-
     def _data(self, reading: dict[str, Any]) -> dict[str, Any]:
-        corpus, tuned = self.corpus, self.acts[1]
-        first = next(iter([*tuned.layers.values(), *tuned.sites.values()]))
+        corpus = self.corpus
         return {
             "n": len(corpus.texts),
-            "rows": len(first),
+            "rows": len(self.pairings[0].y),
             "source": corpus.source,
             "sha256": corpus.sha256,
             "sampled_from": corpus.sampled_from,
             **reading,
-            "truncated": max(a.truncated for a in self.acts),
-            "tokens": int(tuned.tokens.sum()),
+            "truncated": max(side.acts.truncated for side in (self.base, self.tuned)),
+            "tokens": int(self.tuned.acts.tokens.sum()),
             "seed": self.seed,
         }
 
     def _cross(self) -> dict[str, Any]:
-        base, tuned = self.acts
-        with threads_for(self._work(self._places())):
+        base, tuned = self.base.acts, self.tuned.acts
+        with threads_for(self.work):
             values = cross_cka(list(base.layers.values()), list(tuned.layers.values()))
-        for column, index in enumerate(tuned.layers):
-            row = list(base.layers).index(self._base_of(index))
-            if Rows(base.layers[self._base_of(index)], tuned.layers[index]).same:
-                values[row, column] = 1.0
+        for column, pairing in enumerate(self.pairings[: len(tuned.layers)]):
+            if Rows(pairing.x, pairing.y).same:
+                values[[*base.layers].index(int(pairing.where)), column] = 1.0
         cells = [[None if cell != cell else cell for cell in row] for row in values.tolist()]
-        names = [[acts.names[i] for i in acts.layers] for acts in self.acts]
+        names = [[acts.names[i] for i in acts.layers] for acts in (base, tuned)]
         return {"measure": "cka", "values": cells, "base_names": names[0], "tuned_names": names[1], "null": None}
 
     def _texts(self, place: Place, rows: Rows) -> dict[str, Any] | None:

@@ -5,42 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunescope.activations import Activations
+from tunescope.comparison.side import Side
 from tunescope.geometry.measures import Measure
 from tunescope.geometry.profile import REWRITTEN, UNTOUCHED
 from tunescope.geometry.rows import ROW_CAP
-from tunescope.models import Model
 from tunescope.report.numbers import three
 from tunescope.texts import Corpus
 
 FAR = 0.15  # share of a measure's range by which its chance floor may miss the ideal before that is said
 
 
-def about_texts(corpus: Corpus, acts: Sequence[Activations]) -> list[str]:
-    cut = max(a.truncated for a in acts)
+def about_texts(corpus: Corpus, *sides: Side) -> list[str]:
+    cut, length = max(side.acts.truncated for side in sides), sides[0].acts.max_length
     said = list(corpus.warnings)
     if cut:
-        said.append(f"{cut:,} of {len(corpus.texts):,} texts were cut at {acts[0].max_length} tokens; what follows the cut was not read")
+        said.append(f"{cut:,} of {len(corpus.texts):,} texts were cut at {length} tokens; what follows the cut was not read")
     return said
 
 
-def about_models(pair: tuple[Model, Model], identities: Sequence[dict[str, Any]]) -> list[str]:
-    said = list(dict.fromkeys(warning for model in pair for warning in model.warnings))
-    one, two = identities
+def about_models(base: Side, tuned: Side) -> list[str]:
+    said = list(dict.fromkeys([*base.warnings, *tuned.warnings]))
+    one, two = base.identity, tuned.identity
     if one["tokenizer_sha256"] != two["tokenizer_sha256"]:
         said.append("the tokenizers differ: each model read its own tokens, so part of the change at every layer is the tokenizer's")
-    sizes = [_vocabulary(model) for model in pair]
-    if sizes[0] != sizes[1]:
-        said.append(f"the vocabulary was resized, {sizes[0]:,} → {sizes[1]:,} embedding rows")
+    if one["vocabulary"] != two["vocabulary"]:
+        said.append(f"the vocabulary was resized, {one['vocabulary']:,} → {two['vocabulary']:,} embedding rows")
     if one["layers"] != two["layers"]:
         said.append(f"base has {one['layers']} blocks and tuned {two['layers']}: layers are paired by relative depth")
     if one["width"] != two["width"]:
         said.append(f"base has {one['width']} features and tuned {two['width']}: measures that need the same features are left out")
     return said
-
-
-def _vocabulary(model: Model) -> int:
-    return model.module.get_input_embeddings().weight.shape[0]
 
 
 def about_numbers(

@@ -87,6 +87,7 @@ class Model:
             "derived": self.anatomy.derived,
             "layers": self.anatomy.n_layers,
             "width": self.anatomy.width,
+            "vocabulary": self.module.get_input_embeddings().weight.shape[0],
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "dtype": str(self.dtype).removeprefix("torch."),
             "revision": self.revision,
