@@ -101,6 +101,10 @@ class Moments:
         """The ten centred sums, in the order of the fields."""
         return [getattr(self, f.name) for f in fields(self)[3:]]
 
+    def with_cross(self, xy: Float[Tensor, "d e"]) -> Moments:
+        """These two sides, as they would be with their rows paired otherwise: the second order alone."""
+        return Moments(self.n, self.mean_x, self.mean_y, self.xx, xy, *self.sums[2:])
+
     @property
     def traces(self) -> tuple[Tensor, Tensor]:
         """Σ|x̃|² and Σ|ỹ|²."""
@@ -157,7 +161,12 @@ def unit_blocks(
 
 def resolution(x: Shaped[Tensor, "n d"], mean: Float[Tensor, " d"]) -> float:
     """The sum of squares about the mean that rounding alone gives n equal rows of this dtype: below it, there is no spread."""
-    return len(x) * float(mean @ mean) * (4 * torch.finfo(x.dtype).eps) ** 2
+    return centre_resolution(len(x), mean, x.dtype)
+
+
+def centre_resolution(n: int, mean: Float[Tensor, " d"], dtype: torch.dtype) -> float:
+    """`resolution` of n rows of a dtype around a mean."""
+    return n * float(mean @ mean) * (4 * torch.finfo(dtype).eps) ** 2
 
 
 def row_space(x: Shaped[Tensor, "n d"]) -> Float[Tensor, "n r"]:

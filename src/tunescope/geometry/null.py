@@ -8,7 +8,7 @@ E⟨u, Pv⟩² = |u|²|v|²/m (Schur orthogonality), which is where every formul
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -107,5 +107,10 @@ def _edge_pieces(graph: Int[Tensor, "n k"]) -> tuple[Float[Tensor, " n"], Float[
 def from_draws(value: Callable[[Int[Tensor, " n"]], float], n: int, *, seed: int, draws: int = DRAWS) -> Null:
     """Mean and spread over a few seeded permutations, for measures whose every draw needs a new decomposition."""
     generator = torch.Generator().manual_seed(seed)
-    values = torch.tensor([value(torch.randperm(n, generator=generator)) for _ in range(draws)], dtype=torch.float64)
-    return Null(float(values.mean()), float(values.std()))
+    return from_values(value(torch.randperm(n, generator=generator)) for _ in range(draws))
+
+
+def from_values(values: Iterable[float]) -> Null:
+    """Mean and spread of values drawn from chance."""
+    drawn = torch.tensor([*values], dtype=torch.float64)
+    return Null(float(drawn.mean()), float(drawn.std()))

@@ -55,6 +55,27 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def passed(self) -> bool:
+        """Whether the rows went by in a stream, leaving sums and a sample of themselves."""
+        return False
+
+    @property
+    def effects_weight(self) -> float:
+        """By how much the sum of squared delete-one effects of the rows in `x` falls short of that of all rows."""
+        return 1.0
+
+    def parts(self, view: str) -> list[Moments]:
+        """Moments of the groups of `deal`, in the named view."""
+        deal, (x, y) = self.deal(), self.sides(view)
+        return [Moments.of(x[deal == g], y[deal == g]) for g in range(int(deal.max()) + 1)]
+
+    def deal(self) -> Int[Tensor, " n"]:
+        """A group for each row, ten in all, dealt in the order of a seeded shuffle; the rows of one text stay together."""
+        units = torch.arange(len(self)) if self.groups is None else self.groups.unique(return_inverse=True)[1]
+        count = int(units.max()) + 1
+        return (torch.randperm(count, generator=torch.Generator().manual_seed(0))[units] % min(10, count)).to(self.x.device)
+
     def permuted(self, order: Int[Tensor, " n"]) -> Rows:
         """The same x against y in another order: a draw from chance."""
         return Rows(self.x, self.y[order])

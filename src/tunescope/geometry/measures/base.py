@@ -173,25 +173,19 @@ def from_each(rows: Rows, value: float, deletions: Tensor) -> Spread:
     if len(lost):
         raise Degenerate(f"without row {int(lost[0]):,} the measure has no value: that row alone makes the difference")
     groups = None if rows.groups is None else rows.groups.numpy(force=True)
-    return jackknife(deletions.numpy(force=True), value, groups=groups)
+    spread = jackknife(deletions.numpy(force=True), value, groups=groups)
+    return Spread(spread.se * rows.effects_weight**0.5, spread.df)
 
 
-def from_groups(rows: Rows, measure: Measure, groups: int = 10) -> Spread:
-    """Jackknife over ten groups of rows; for measures of moments by adding moments, with no new pass over the rows.
-
-    Rows are dealt to the groups in the order of a seeded shuffle; the rows of one text (`rows.groups`) stay together.
-    """
-    units = torch.arange(len(rows)) if rows.groups is None else rows.groups.unique(return_inverse=True)[1]
-    count = int(units.max()) + 1
-    deal = (torch.randperm(count, generator=torch.Generator().manual_seed(0))[units] % min(groups, count)).to(rows.x.device)
-    hands = range(int(deal.max()) + 1)
+def from_groups(rows: Rows, measure: Measure) -> Spread:
+    """Jackknife over ten groups of rows; for measures of moments by adding moments, with no new pass over the rows."""
     if measure.reads in ("moments", "features", "change"):
-        x, y = rows.sides(measure.reads)
-        parts = [Moments.of(x[deal == g], y[deal == g]) for g in hands]
-        rests = (sum(parts[:g] + parts[g + 1 :], Moments.empty(x.shape[1], y.shape[1], x.device)) for g in hands)
-        values = [measure.value(rest) for rest in rests]
+        parts = rows.parts(measure.reads)
+        empty = Moments.empty(len(parts[0].mean_x), len(parts[0].mean_y), rows.x.device)
+        values = [measure.value(sum(parts[:g] + parts[g + 1 :], empty)) for g in range(len(parts))]
     else:
-        values = [measure.of_rows(Rows(rows.x[deal != g], rows.y[deal != g])) for g in hands]
+        deal = rows.deal()
+        values = [measure.of_rows(Rows(rows.x[deal != g], rows.y[deal != g])) for g in range(int(deal.max()) + 1)]
     return jackknife(np.array(values), float(np.mean(values)))
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tunescope.geometry.measures.base import Measure, from_groups
 from tunescope.geometry.moments import Moments, centred_blocks
-from tunescope.geometry.null import Null, from_draws
+from tunescope.geometry.null import DRAWS, Null, from_draws, from_values
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.stream import gaussian_crosses
 from tunescope.stats import Spread
 
 
@@ -30,19 +31,18 @@ class LinearFit(Measure):
         return from_groups(rows, self)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
-        m, (x, y) = self.view(rows), rows.sides(self.reads)
+        m = self.view(rows)
+        if rows.passed:
+            return from_values(self.value(m.with_cross(xy)) for xy in gaussian_crosses(m, seed=seed, draws=DRAWS))
+        x, y = rows.sides(self.reads)
 
         def shuffled(order: Tensor) -> float:
             xy = torch.zeros_like(m.xy)
             for xb, yb in zip(centred_blocks(x, m.mean_x), centred_blocks(y, m.mean_y, order), strict=True):
                 xy.addmm_(xb.T, yb)
-            return self.value(_with_cross(m, xy))
+            return self.value(m.with_cross(xy))
 
         return from_draws(shuffled, len(rows), seed=seed)
-
-
-def _with_cross(m: Moments, xy: Tensor) -> Moments:
-    return Moments(m.n, m.mean_x, m.mean_y, m.xx, xy, *m.sums[2:])
 
 
 def _basis(square: Tensor, *, share: float = 1.0) -> Tensor:

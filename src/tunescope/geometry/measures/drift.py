@@ -30,11 +30,13 @@ class PerRow(Measure):
 
     def spread(self, rows: Rows) -> Spread:
         values = self.rows(rows)
-        return from_each(rows, float(values.mean()), (values.sum() - values) / (len(values) - 1))
+        mean = values.mean()
+        return from_each(rows, float(mean), mean - (values - mean) / (len(rows) - 1))
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         rows.require_aligned(self.name)
-        return from_draws(lambda order: float(self.rows(rows.permuted(order)).mean()), len(rows), seed=seed)
+        floor = from_draws(lambda order: float(self.rows(rows.permuted(order)).mean()), len(rows.x), seed=seed)
+        return Null(floor.mean, floor.sd and floor.sd * (len(rows.x) / len(rows)) ** 0.5)  # of a mean of n rows, drawn from those kept
 
 
 @dataclass(frozen=True)
@@ -154,4 +156,6 @@ class ChangeRank(Measure):
         return from_groups(rows, self)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
+        if rows.passed:
+            return null.none("shuffling needs all rows at once, and a stream keeps none")
         return from_draws(lambda order: self.value(rows.permuted(order).change), len(rows), seed=seed)

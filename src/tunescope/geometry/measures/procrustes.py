@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tunescope.geometry.measures.base import Measure, from_each
 from tunescope.geometry.moments import BLOCK, Moments, centred_blocks, column_means, resolution, unit_blocks
-from tunescope.geometry.null import Null, from_draws
+from tunescope.geometry.null import DRAWS, Null, from_draws, from_values
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.stream import gaussian_crosses
 from tunescope.geometry.threads import threads_for
 from tunescope.stats import Spread
 
@@ -87,6 +88,8 @@ class Procrustes(Measure):
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         m = rows.moments
+        if rows.passed:
+            return from_values(self.value(m.with_cross(xy)) for xy in gaussian_crosses(m, seed=seed, draws=DRAWS))
         # float32 products and singular values are good to 1e-6 of their sum, far inside the spread of ten draws
         x, y = (
             torch.cat([*unit_blocks(side, mean, float(trace) ** -0.5)])
