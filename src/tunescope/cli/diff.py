@@ -36,6 +36,9 @@ def diff(
         str | None, typer.Option("--prompt", help="Put before every text, such as 'passage: '. Default: what the base declares.")
     ] = None,
     max_length: options.MaxLength = None,
+    ruler: Annotated[
+        bool, typer.Option("--ruler", help="Also measure known disturbances of BASE: weight noise, rounding, dropout. Ten short passes.")
+    ] = False,
     out: options.Out = Path("tunescope-out"),
     json: options.Json = False,
     figures: options.Figures = False,
@@ -79,6 +82,7 @@ def diff(
                 tuned_revision=tuned_revision,
                 trust_remote_code=trust_remote_code,
                 seed=seed,
+                ruler=ruler,
                 progress=report,
             )
         finish(comparison, out, as_json=json, figures=figures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from tunescope.activations import Activations, capture
 from tunescope.comparison.findings import Findings, Progress, locality_of
 from tunescope.comparison.layers import value_and_change
 from tunescope.comparison.result import Comparison
+from tunescope.comparison.ruler import ruler as measure_ruler
 from tunescope.comparison.side import Side, partner
 from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.geometry import select
@@ -41,6 +42,7 @@ def diff(
     trust_remote_code: bool = False,
     seed: int = 0,
     controls: Mapping[str, Model] | None = None,
+    ruler: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Where did the representations change, and by how much against chance?
@@ -54,11 +56,14 @@ def diff(
         pooling: mean, cls, last, or none (token rows; intervals are over texts). prompt: put before every text; None: as the base declares.
         max_length: tokens; None: the shorter of what the two declare.
         controls: further models of the same base (`ts.perturb`) shown beside the tuned one.
+        ruler: also measure known disturbances of the base (weight noise, rounding to 8 and 4 bits, dropout) on up to 256 of the texts.
         progress: called with (stage, done, total).
 
     Raises: TunescopeError, one clear line; see `tunescope.errors`.
     """
     chosen = select(measures)
+    if ruler and pooling == "none":
+        raise InputError("the ruler compares pooled texts; leave --ruler out, or choose another pooling than none")
     layers = None if layers is None else _indices(layers)
     corpus = as_corpus(texts, column=column, sample=sample, seed=seed)
     if pooling != "none":
@@ -78,22 +83,24 @@ def diff(
     }
     say = progress or (lambda stage, done, total: None)
 
-    def read(model: Model, label: str) -> Activations:
-        return capture(
-            model, corpus.texts, **_per_side(reading, layers, pair, model), ids=corpus.ids, progress=lambda d, t: say(label, d, t)
-        )
+    def read(model: Model, label: str, some: Sequence[int] | None = None) -> Activations:
+        read_from = corpus if some is None else corpus.rows(some)
+        asked = _per_side(reading, layers, pair, model)
+        return capture(model, read_from.texts, **asked, ids=read_from.ids, progress=lambda d, t: say(f"reading texts with {label}", d, t))
 
-    acts = [read(model, f"reading texts with {side}") for model, side in zip(pair, ("base", "tuned"), strict=True)]
+    acts = [read(model, side) for model, side in zip(pair, ("base", "tuned"), strict=True)]
     noise = _noise(pair[0], corpus, acts[0], chosen, reading, layers) if pooling != "none" else {}
     clock.lap("forward")
     sides = Side.of(pair[0], acts[0]), Side.of(pair[1], acts[1])
-    result = Findings(*sides, corpus, chosen, noise, seed, say).payload(reading)
+    findings = Findings(*sides, corpus, chosen, noise, seed, say)
+    result = findings.payload(reading)
     clock.lap("geometry")
-    result["controls"] = [
-        _control(name, model, acts[0], read(model, f"reading texts with {name}"), chosen) for name, model in (controls or {}).items()
-    ]
+    result["controls"] = [_control(name, model, acts[0], read(model, name), chosen) for name, model in (controls or {}).items()]
     if controls:
         clock.lap("controls")
+    if ruler:
+        result["ruler"] = measure_ruler(pair[0], findings.pairings, len(corpus), measures=chosen, read=read)
+        clock.lap("ruler")
     return Comparison(result | {"seconds": clock.laps})
 
 

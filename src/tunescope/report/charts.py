@@ -11,13 +11,14 @@ from tunescope.report.chart_parts import Tables
 from tunescope.report.cross_layer import cross_layer
 from tunescope.report.depth_curve import depth_curve
 from tunescope.report.neighbourhood import neighbourhood_curve
+from tunescope.report.ruler_marks import ruler_marks
 from tunescope.report.theme import chart_config
 from tunescope.report.two_sides import two_sides
 from tunescope.report.width_bars import width_bars
 
 
 def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[str, dict]:
-    """Every chart this comparison can show, by name: depth_curve_<measure>, isotropy, cross_layer, width, neighbourhood_curve."""
+    """Every chart this comparison can show, by name: depth_curve_<measure>, isotropy, cross_layer, width, neighbourhood_curve, ruler."""
     draw: dict[str, Callable[[Tables], Any]] = {}
     if reading.layers(payload):
         for measure in reading.comparing(payload):
@@ -30,6 +31,8 @@ def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[
         draw["width"] = functools.partial(width_bars, payload)
     if (payload.get("nps_curve") or {}).get("values"):
         draw["neighbourhood_curve"] = functools.partial(neighbourhood_curve, payload)
+    if payload.get("ruler"):
+        draw["ruler"] = functools.partial(ruler_marks, payload)
     made = {name: _finish(drawing, width) for name, drawing in draw.items()}
     return {name: spec for name, spec in made.items() if spec}
 

@@ -49,6 +49,7 @@ def _title(payload: reading.Payload, name: str) -> dict:
         "cross_layer": "Every base layer against every tuned layer",
         "width": "Each block’s share of the total change",
         "neighbourhood_curve": "Nearest neighbours kept",
+        "ruler": "As far as what? Known disturbances of the same base",
     }
     text = known.get(name) or (f"Change by layer: {about['title']}" if name.startswith("depth_curve_") else about["title"])
     sides = [_short((payload.get(side) or {}).get("name") or side) for side in ("base", "tuned")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunescope.report import bundle, provenance, reading, theme
 from tunescope.report.numbers import MISSING, count, interval, percent, signed, three
+from tunescope.report.ruler_marks import ruler_measure
 
 _STATUS = ("untouched", "refined", "rewritten")
 
@@ -61,7 +62,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "curve": _curve(payload) if "neighbourhood_curve" in drawn else None,
         "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload)],
         "texts": _texts(payload), "identity": provenance.identity(base, tuned), "kept": provenance.kept(payload),
-        "controls": provenance.controls(payload),
+        "controls": provenance.controls(payload), "ruler": _ruler(payload, "ruler" in drawn),
         "definitions": [provenance.definition(payload, name) for name in payload.get("measures") or {}],
         "footer": f"Written by tunescope {payload.get('tunescope', '')} on {str(payload.get('created', ''))[:16].replace('T', ' ')}. "
                   "This file loads nothing and sends nothing.",
@@ -194,6 +195,14 @@ def _side(payload: reading.Payload, name: str, drawn: bool) -> dict[str, Any]:
     rows = [reading.entry(row, name) for row in reading.layers(payload)]
     reason = next((numbers["null_reason"] for numbers in rows if numbers.get("null_reason")), None)
     return {"name": name, "title": about["title"], "said": said + (f" No chance floor: {reason}." if reason else ""), "drawn": drawn}
+
+
+def _ruler(payload: reading.Payload, drawn: bool) -> dict[str, Any] | None:
+    ruler, name = payload.get("ruler"), ruler_measure(payload)
+    if not ruler:
+        return None
+    caption = f"How far each moved the deployed embedding: {reading.about(payload, name)['title']}, logarithmic axis. " if name else ""
+    return {"lead": ruler["said"], "drawn": drawn, "caption": caption + " ".join(f"Left out: {said}." for said in ruler["left_out"])}
 
 
 def _texts(payload: reading.Payload) -> dict[str, Any] | None:

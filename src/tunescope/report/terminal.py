@@ -150,4 +150,6 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
             ruler.append(f"{plain(control['name'])} {three(largest)}")
     if ruler:
         lines.append("ruler, largest change: " + " · ".join(ruler))
+    if payload.get("ruler"):
+        lines.append(f"as far as what? {payload['ruler']['said']}")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunescope.errors import InputError, TextsError
@@ -67,14 +67,17 @@ class Corpus:
                 notes.append(f"a sample of {n:,} was asked for and there are {len(self):,} texts: all are used")
             return Corpus.of(self.texts, self.ids, self.source, columns=self.columns, sampled_from=self.sampled_from, warnings=notes)
         keys = _sampling_keys(self.texts, seed)
-        rows = sorted(sorted(range(len(self)), key=keys.__getitem__)[:n])
+        return self.rows(sorted(sorted(range(len(self)), key=keys.__getitem__)[:n]), warnings=notes)
+
+    def rows(self, rows: Sequence[int], *, warnings: Iterable[str] = ()) -> Corpus:
+        """The texts at these positions, in this order."""
         return Corpus.of(
             (self.texts[row] for row in rows),
             (self.ids[row] for row in rows),
             self.source,
             columns={name: tuple(values[row] for row in rows) for name, values in self.columns.items()},
             sampled_from=self.sampled_from or len(self),
-            warnings=notes,
+            warnings=warnings,
         )
 
 

@@ -1,4 +1,4 @@
-"""Controls: the same model moved by noise instead of training, by a stated amount."""
+"""Controls: the same model moved by something other than training, by a stated amount."""
 
 from __future__ import annotations
 
@@ -11,45 +11,69 @@ from torch import Tensor
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.models import Model
+from tunescope.training.disturb import leave_dropout_on, rounded_weights
 
-KINDS = ("gaussian", "random-direction", "random-rank")
+KINDS = ("dropout", "gaussian", "random-direction", "random-rank", "rounding")
 
 
 def perturb(
-    model: Model, *, kind: str, sigma: float | None = None, like: Model | None = None, seed: int = 0, name: str | None = None
+    model: Model,
+    *,
+    kind: str,
+    sigma: float | None = None,
+    bits: int | None = None,
+    like: Model | None = None,
+    seed: int = 0,
+    name: str | None = None,
 ) -> Model:
-    """A copy of `model` whose weights are moved by noise; the model itself is untouched.
+    """A copy of `model`, moved by noise or by a disturbance everyone knows; the model itself is untouched.
 
     Args:
         kind: `gaussian`: w + N(0, (σ|w|)²) on every weight matrix and embedding (tensors of two or more dimensions).
             `random-direction`: per tensor, noise of the same Frobenius norm as `like` − model (any tuned model of the same base).
             `random-rank`: per adapted matrix, a random B′A′ of the same rank and the same |ΔW|_F as the adapter of `like`.
-        sigma: for gaussian; the spread relative to each weight.
-        like: the tuned model whose size of change is matched, for the other two kinds.
+            `rounding`: every weight matrix of the blocks rounded to `bits`, one scale per output and 128 inputs.
+            `dropout`: dropout modules at work although the model is only read, each at its own rate.
+        sigma: for gaussian; the spread relative to each weight. bits: for rounding; 2 to 8.
+        like: the tuned model whose size of change is matched, for random-direction and random-rank.
         seed: of the draw.
 
-    Raises: UnknownName (kind), InputError (a missing or unfitting sigma or like).
+    Raises: UnknownName (kind), InputError (a missing or unfitting sigma, bits or like; no dropout to leave on).
     """
     if kind not in KINDS:
         raise UnknownName("kind of perturbation", kind, KINDS)
+    label, note = _described(kind, sigma, bits, like)
+    module, peft = copy.deepcopy((model.module, model.peft))
+    moved = replace(model, name=name or label, module=module, peft=peft, adapter_on=False, adapter=None, warnings=[note])
+    if kind == "dropout":
+        leave_dropout_on(moved, seed, asked=model.name)
+        return moved
+    weights = moved.tensors()
+    with torch.no_grad():
+        if kind == "rounding":
+            for key, weight in rounded_weights(moved, bits or 0):
+                weights[key].copy_(weight)
+        else:
+            for key, noise in _noise(kind, weights, model, like, sigma, torch.Generator().manual_seed(seed)):
+                weights[key].add_(noise.to(weights[key]))
+    return moved
+
+
+def _described(kind: str, sigma: float | None, bits: int | None, like: Model | None) -> tuple[str, str]:
+    """What reports call the disturbance, and what it does. Raises InputError when what it needs is missing."""
     if kind == "gaussian":
         if sigma is None or not 0 < sigma < float("inf"):
             raise InputError(f"perturb(kind='gaussian') needs sigma above 0, got {sigma}; the studied grid is .005 to .16")
-        note, label = f"each weight w of every matrix and embedding + N(0, ({sigma:g}·|w|)²)", f"gaussian noise, σ = {sigma:g}"
-    elif like is None:
+        return f"gaussian noise, σ = {sigma:g}", f"each weight w of every matrix and embedding + N(0, ({sigma:g}·|w|)²)"
+    if kind == "rounding":
+        return f"rounding to {bits} bits", f"weight matrices of the blocks rounded to {bits} bits, a scale per output and 128 inputs"
+    if kind == "dropout":
+        return "dropout on", "every dropout module at work, at its own rate"
+    if like is None:
         raise InputError(f"perturb(kind='{kind}') needs like=, the tuned model whose size of change it matches")
-    elif kind == "random-rank":
-        note, label = f"per adapted matrix, a random update of the rank and norm of {like.name}'s", "random update, same rank and norm"
-    else:
-        note, label = f"per tensor, noise of the norm of {like.name}'s change", "random update, same norm"
-    module, peft = copy.deepcopy((model.module, model.peft))
-    moved = replace(model, name=name or label, module=module, peft=peft, adapter_on=False, adapter=None, warnings=[note])
-    generator = torch.Generator().manual_seed(seed)
-    weights = moved.tensors()
-    with torch.no_grad():
-        for key, noise in _noise(kind, weights, model, like, sigma, generator):
-            weights[key].add_(noise.to(weights[key]))
-    return moved
+    if kind == "random-rank":
+        return "random update, same rank and norm", f"per adapted matrix, a random update of the rank and norm of {like.name}'s"
+    return "random update, same norm", f"per tensor, noise of the norm of {like.name}'s change"
 
 
 def _noise(
