@@ -297,3 +297,16 @@ def test_permutation_p_against_calibrated_similarity(related, name, noise):
 def test_permutation_p_of_a_sure_thing_is_one_over_the_draws_and_one(related):
     x, _ = related(40, 6)
     assert permutation_p(MEASURES["cka"], Rows.of(x, x), draws=99) == pytest.approx(1 / 100)
+
+
+@pytest.mark.parametrize("name", ["nps", "mutual_knn", "trustworthiness", "continuity"])
+@pytest.mark.parametrize("distinct", [3, 10])
+def test_neighbour_floors_hold_where_rows_repeat(name, distinct):
+    """200 rows drawn from a few distinct ones: ties fill the lists and go to the lower index, and unrelated rows share those. The floor is
+    ten refits; against thirty others the means differ by four standard errors at most."""
+    random = np.random.default_rng(0)
+    x, y = (torch.from_numpy(random.normal(size=(distinct, 16))[random.integers(0, distinct, 200)]) for _ in range(2))
+    measure, rows = MEASURES[name], Rows.of(x, y)
+    floor = measure.chance(rows, seed=0)
+    drawn = [measure.of_rows(rows.permuted(torch.from_numpy(random.permutation(200)))) for _ in range(30)]
+    assert abs(floor.mean - np.mean(drawn)) < 4 * np.std(drawn) * np.sqrt(1 / 10 + 1 / 30)

@@ -423,9 +423,12 @@ def test_the_script_is_bundled_once_and_kept(tmp_path, monkeypatch):
     assert bundle.script() == made
     (kept,) = (tmp_path / "tunescope").iterdir()
     assert kept.read_text(encoding="utf-8") == made
-    kept.write_text("from the cache", encoding="utf-8")
+    kept.write_text("from the cache" + bundle.END, encoding="utf-8")
     bundle.script.cache_clear()
-    assert bundle.script() == "from the cache"
+    assert bundle.script() == "from the cache" + bundle.END
+    kept.write_text(made[:1000], encoding="utf-8")
+    bundle.script.cache_clear()
+    assert bundle.script() == made
     monkeypatch.setenv("XDG_CACHE_HOME", str(kept))  # a file, in which no folder can be made
     bundle.script.cache_clear()
     assert bundle.script() == made

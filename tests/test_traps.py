@@ -118,6 +118,79 @@ def diagonal_stretch(n: int, d: int, size: float) -> tuple[np.ndarray, np.ndarra
     return basis, basis * stretch, distance
 
 
+@pytest.mark.parametrize("comparison", ["spearman", "kendall"])
+@pytest.mark.parametrize("dissimilarity", ["correlation", "cosine"])
+def test_rows_that_repeat_tie_in_rsa(comparison, dissimilarity):
+    """A product of matrices gives equal pairs values that differ in their last digits: no order is to be read into them."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(5, 16))[random.integers(0, 5, 60)]
+    assert ts.rsa(x, 3 * x, comparison=comparison, dissimilarity=dissimilarity) == pytest.approx(1, abs=1e-12)
+    with pytest.raises(Degenerate, match="all dissimilarities of one side are equal"):
+        ts.rsa(np.eye(20), np.eye(20)[random.permutation(20)], dissimilarity=dissimilarity)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e6])
+@pytest.mark.parametrize("name", ["cca", "pwcca", "linear_r2"])
+def test_a_massive_dimension_hides_no_other_from_linear_maps(name, scale):
+    """CCA and regression do not care for the scale of a feature: 1e6 beside 1 is no reason to take the 1 for rounding."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(500, 20))
+    y = x + 0.5 * random.normal(size=(500, 20))
+    stretched = x * np.r_[scale, np.ones(19)]
+    if name == "pwcca":  # its weights are sizes: the massive dimension takes them all
+        assert value(name, stretched, y) == pytest.approx(np.sqrt(value("linear_r2", y, x[:, :1])), abs=0.02)
+    else:
+        assert value(name, stretched, y) == pytest.approx(value(name, x, y), abs=1e-9)
+
+
+def test_the_top_subspace_of_rows_in_fewer_directions_is_not_defined():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(100, 3)) @ random.normal(size=(3, 64))
+    with pytest.raises(Degenerate, match="varies in fewer than 10 directions"):
+        ts.subspace_overlap(x, x * 1.0000001)
+
+
+@pytest.mark.parametrize("name", ["cca", "svcca", "pwcca"])
+def test_without_the_one_row_that_varies_there_is_no_interval(name):
+    x = np.ones((60, 8))
+    x[5] = np.random.default_rng(0).normal(size=8)
+    found = MEASURES[name].estimate(Rows.of(x, np.random.default_rng(1).normal(size=(60, 8))))
+    assert (found.low, found.high) == (None, None)
+
+
+def test_last_bit_noise_on_a_large_offset_is_no_spread():
+    random = np.random.default_rng(0)
+    x = np.full((30, 100), 1000.0, np.float32) + (random.integers(-1, 2, size=(30, 100)) * 6.1e-5).astype(np.float32)
+    with pytest.raises(Degenerate, match="all 30 rows of x are the same"):
+        ts.procrustes(x, random.normal(size=(30, 100)).astype(np.float32))
+
+
+def test_the_cross_layer_map_checks_its_layers_like_every_measure():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(50, 8)), random.normal(size=(40, 8))
+    for cross in (ts.cross_cka, ts.cross_nps):
+        with pytest.raises(AlignmentError, match="the layers have 40 and 50 rows"):
+            cross([x], [y])
+        with pytest.raises(AlignmentError, match="a side has no layers"):
+            cross([x], [])
+        with pytest.raises(ActivationError, match="layer 1 of y has NaN or Inf, first in row 3"):
+            cross([x], [x, np.where(np.arange(50)[:, None] == 3, np.nan, x)])
+    half = [torch.from_numpy(side + 40).bfloat16() for side in (x, x + random.normal(size=x.shape))]
+    assert float(ts.cross_cka(half[:1], half[1:])) == pytest.approx(ts.cka(*half), abs=2e-7)
+
+
+def test_arrays_of_any_byte_order_are_read_and_what_is_no_array_is_said():
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    assert ts.cka(x.astype(">f4"), x) == pytest.approx(1, abs=1e-12)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    assert ts.cka(fixed, x) == pytest.approx(1, abs=1e-12)
+    with pytest.raises(AlignmentError, match="x is a list that is no array of numbers"):
+        ts.cka([["a", "b"]] * 20, x)
+    with pytest.raises(AlignmentError, match="y is a sparse tensor"):
+        ts.cka(x, torch.from_numpy(x).to_sparse())
+
+
 @pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-5])
 @pytest.mark.parametrize(("n", "d"), [(290, 32), (100, 64)])
 def test_procrustes_is_right_where_float32_gives_zero(size, n, d):

@@ -111,7 +111,7 @@ class Findings:
         """Everything at one place: its row, its curve of neighbours kept, and which texts moved when it is the place to ask."""
         place, groups = pairing.place, self.base.acts.groups
         per_text = groups is None or len(pairing.x) != len(groups)
-        rows = Rows.of(pairing.x, pairing.y, None if per_text else groups)
+        rows = pairing.rows(None if per_text else groups)
         curve = nps_curve(rows) if "nps" in self.measures and per_text and not rows.constant else {}
         row = measure_place(place, rows, self.measures, noise=self.noise.get(pairing.where, {}), seed=self.seed)
         return row, curve, self._texts(place, rows) if per_text and place.name == "output" else None
@@ -120,7 +120,7 @@ class Findings:
         corpus = self.corpus
         return {
             "n": len(corpus.texts),
-            "rows": len(self.pairings[0].y),
+            "rows": self.pairings[0].n,
             "source": corpus.source,
             "sha256": corpus.sha256,
             "sampled_from": corpus.sampled_from,

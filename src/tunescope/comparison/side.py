@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tunescope.activations import Activations
 from tunescope.comparison.layers import Place
+from tunescope.geometry.rows import Rows
 from tunescope.models import Model
 
 
@@ -44,10 +45,19 @@ class Pairing:
     y: Tensor
     where: int | str
 
+    def rows(self, groups: Tensor | None = None) -> Rows:
+        """The paired rows, checked; groups: the text of each, when they are tokens."""
+        return Rows.of(self.x, self.y, groups)
+
+    @property
+    def n(self) -> int:
+        """How many rows were compared."""
+        return len(self.y)
+
     @property
     def work(self) -> float:
         """Multiply-adds of the moments of these rows."""
-        return len(self.y) * min(self.y.shape) ** 2
+        return self.n * min(self.n, self.y.shape[1]) ** 2
 
 
 def partner(index: int, tuned_depth: int, base_depth: int) -> int:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tunescope.errors import AlignmentError
 from tunescope.geometry.moments import centred_blocks, column_means, resolution, unit_blocks
 from tunescope.geometry.neighbours import nearest, overlap
+from tunescope.geometry.rows import as_array
 
 BLOCK = 256
 FEW = 4 * BLOCK  # rows
 
 
-def cross_cka(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Float[Tensor, "l m"]:
+def cross_cka(xs: Sequence[Any], ys: Sequence[Any]) -> Float[Tensor, "l m"]:
     """Linear CKA of every layer of `xs` with every layer of `ys`, each (n, d); rows aligned across all.
 
     Centred rows and their products in float32 (float64 below a thousand rows), sums in float64. With few rows, Grams: one b×b block
@@ -25,12 +28,26 @@ def cross_cka(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Float[Tensor, "l m"
     Memory does not grow with n²: beyond the layers it is one copy of them while rows are few, a block of rows when they are many.
 
     A layer without spread has no CKA: its row or column is NaN.
+
+    Raises: AlignmentError (no layers, or not the same rows in all), ActivationError (NaN or Inf).
     """
-    left, right = ([_Layer.of(x) for x in side] for side in (xs, ys))
-    n, width = len(xs[0]), max(x.shape[1] for side in (xs, ys) for x in side)
+    sides = _checked(xs, ys)
+    left, right = ([_Layer.of(x) for x in side] for side in sides)
+    n, width = len(sides[0][0]), max(x.shape[1] for side in sides for x in side)
     layers = len(xs) * len(ys) / (len(xs) + len(ys))
     cross, own, others = (_by_grams if n < 2 * width * (layers + 1) else _by_features)(left, right)
     return cross / torch.outer(own, others).sqrt()
+
+
+def _checked(*sides: Sequence[Any]) -> list[list[Tensor]]:
+    """The layers of both sides as arrays of the same rows."""
+    checked = [[as_array(x, f"layer {index} of {name}") for index, x in enumerate(side)] for name, side in zip("xy", sides, strict=True)]
+    if not all(checked):
+        raise AlignmentError("a side has no layers; give a list of arrays (rows, features) for each")
+    counts = {len(x) for side in checked for x in side}
+    if len(counts) > 1:
+        raise AlignmentError(f"the layers have {' and '.join(f'{n:,}' for n in sorted(counts))} rows; row i must be the same text in all")
+    return checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +101,7 @@ def _square(x: _Layer, y: _Layer) -> Tensor:
     return product.square().sum()
 
 
-def cross_nps(xs: Sequence[Tensor], ys: Sequence[Tensor], *, k: int = 10, metric: str = "cosine") -> Float[Tensor, "l m"]:
-    """NPS of every layer of `xs` with every layer of `ys`: one graph per layer, pairs compare by gathering."""
-    left, right = ([nearest(x, k, metric=metric) for x in side] for side in (xs, ys))
+def cross_nps(xs: Sequence[Any], ys: Sequence[Any], *, k: int = 10, metric: str = "cosine") -> Float[Tensor, "l m"]:
+    """NPS of every layer of `xs` with every layer of `ys`: one graph per layer, pairs compare by gathering. Raises as `cross_cka`."""
+    left, right = ([nearest(x, k, metric=metric) for x in side] for side in _checked(xs, ys))
     return torch.tensor([[float(overlap(a, b, k).double().mean()) / k for b in right] for a in left], dtype=torch.float64)

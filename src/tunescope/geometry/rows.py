@@ -163,6 +163,11 @@ class Rows:
         return left[:, :k], right[:, :k]
 
     @cached_property
+    def repeated(self) -> int:
+        """How often the most frequent row of either side stands there."""
+        return max(int(side.unique(dim=0, return_counts=True)[1].max()) for side in (self.x, self.y))
+
+    @cached_property
     def constant(self) -> str | None:
         """The side (x or y) whose rows are all the same, to rounding; None when both vary."""
         return next((side for side, rows in (("x", self.x), ("y", self.y)) if not _varies(rows)), None)
@@ -186,9 +191,11 @@ def sampled(n: int) -> Int[Tensor, " m"]:
 def as_array(x: Any, name: str = "x") -> Shaped[Tensor, "n d"]:
     """A two-dimensional, finite, floating tensor of at least float32.
 
-    Raises: AlignmentError (shape), ActivationError (NaN or Inf, naming the first row).
+    Raises: AlignmentError (no numbers, or another shape), ActivationError (NaN or Inf, naming the first row).
     """
-    x = x.detach() if isinstance(x, Tensor) else torch.as_tensor(np.ascontiguousarray(x))
+    if isinstance(x, Tensor) and x.layout != torch.strided:
+        raise AlignmentError(f"{name} is a sparse tensor; give it dense (x.to_dense())")
+    x = x.detach() if isinstance(x, Tensor) else _tensor(x, name)
     if x.is_complex():
         raise AlignmentError(f"{name} is complex; measures are of real rows")
     if x.ndim != 2:
@@ -200,6 +207,16 @@ def as_array(x: Any, name: str = "x") -> Shaped[Tensor, "n d"]:
         row = int((~torch.isfinite(x).all(1)).nonzero()[0])
         raise ActivationError(f"{name} has NaN or Inf, first in row {row:,}; a measure of it would mean nothing")
     return x
+
+
+def _tensor(x: Any, name: str) -> Tensor:
+    """A numpy array, or what numpy makes one of, as a tensor; copied where torch could not share it (byte order, read-only)."""
+    try:
+        array = np.ascontiguousarray(x)
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        return torch.from_numpy(native if native.flags.writeable else native.copy())
+    except (TypeError, ValueError) as error:
+        raise AlignmentError(f"{name} is a {type(x).__name__} that is no array of numbers ({error}); give numpy or torch arrays") from None
 
 
 def _varies(x: Shaped[Tensor, "n d"]) -> bool:

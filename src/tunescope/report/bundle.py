@@ -9,6 +9,8 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+END = "\n/* whole */\n"  # by which a file cut short is known
+
 
 @functools.cache
 def script() -> str:
@@ -16,18 +18,20 @@ def script() -> str:
     is made anew."""
     path = _cache() / f"vega-{metadata.version('vl-convert-python')}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        if made := path.read_text(encoding="utf-8"):
-            return made
+        if (kept := path.read_text(encoding="utf-8")).endswith(END):
+            return kept
     import vl_convert
 
-    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script").replace("<!--", "<\\!--") + END
     with contextlib.suppress(OSError):
         _put(path, made)
     return made
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tunescope")
+    """Where nobody's home is known, a place in which nothing can be made."""
+    home = os.path.expanduser("~/.cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or (os.devnull if home.startswith("~") else home), "tunescope")
 
 
 def _put(path: Path, text: str) -> None:

@@ -66,8 +66,12 @@ class Corpus:
             if n > len(self):
                 notes.append(f"a sample of {n:,} was asked for and there are {len(self):,} texts: all are used")
             return Corpus.of(self.texts, self.ids, self.source, columns=self.columns, sampled_from=self.sampled_from, warnings=notes)
+        return self.rows(self.chosen(n, seed=seed), warnings=notes)
+
+    def chosen(self, n: int, *, seed: int = 0) -> list[int]:
+        """The positions of the n texts that a sample of this seed keeps, in order."""
         keys = _sampling_keys(self.texts, seed)
-        return self.rows(sorted(sorted(range(len(self)), key=keys.__getitem__)[:n]), warnings=notes)
+        return sorted(sorted(range(len(self)), key=keys.__getitem__)[:n])
 
     def rows(self, rows: Sequence[int], *, warnings: Iterable[str] = ()) -> Corpus:
         """The texts at these positions, in this order."""

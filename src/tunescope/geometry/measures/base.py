@@ -186,6 +186,8 @@ def from_groups(rows: Rows, measure: Measure) -> Spread:
     else:
         deal = rows.deal()
         values = [measure.of_rows(Rows(rows.x[deal != g], rows.y[deal != g])) for g in range(int(deal.max()) + 1)]
+    if not np.isfinite(values).all():
+        raise Degenerate("without some group of rows the measure has no value: those rows alone make the difference")
     return jackknife(np.array(values), float(np.mean(values)))
 
 

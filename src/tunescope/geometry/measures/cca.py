@@ -8,12 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tunescope.errors import Degenerate
 from tunescope.geometry.measures.base import Measure, from_groups
 from tunescope.geometry.moments import Moments, centred_blocks
 from tunescope.geometry.null import DRAWS, Null, from_draws, from_values
 from tunescope.geometry.rows import Rows
 from tunescope.geometry.stream import gaussian_crosses
 from tunescope.stats import Spread
+
+DEAD = 1e-10  # a feature this small beside the largest is rounding, and stays small
 
 
 class LinearFit(Measure):
@@ -46,7 +49,21 @@ class LinearFit(Measure):
 
 
 def _basis(square: Tensor, *, share: float = 1.0) -> Tensor:
-    """Columns V/√λ that whiten a side, over the directions that carry `share` of its variance and are above rounding (dead columns go)."""
+    """Columns that whiten a side, over the directions that carry `share` of its variance and are above rounding (dead columns go).
+
+    With all of the variance wanted, features are first brought to one scale: what is rounding beside a massive dimension need not be
+    rounding in its own. Raises: Degenerate, for a side that does not vary.
+    """
+    if not square.diagonal().max() > 0:
+        raise Degenerate("one side does not vary, so nothing correlates with it")
+    if share == 1:
+        size = square.diagonal().sqrt()
+        size = torch.where(size > size.max() * DEAD, size, size.max())
+        return _whitened(square / torch.outer(size, size), share) / size[:, None]
+    return _whitened(square, share)
+
+
+def _whitened(square: Tensor, share: float) -> Tensor:
     values, vectors = torch.linalg.eigh(square)
     values, vectors = values.flip(0), vectors.flip(1)
     alive = values > values[0] * 1e-10
@@ -95,7 +112,11 @@ class CCA(LinearFit):
 
 @dataclass(frozen=True)
 class PWCCA(LinearFit):
-    """Canonical correlations weighted by how much of x each canonical direction accounts for: Σ αᵢρᵢ/Σ αᵢ, αᵢ = Σⱼ|⟨hᵢ, x̃ⱼ⟩|."""
+    """Canonical correlations weighted by how much of x each canonical direction accounts for: Σ αᵢρᵢ/Σ αᵢ, αᵢ = Σⱼ|⟨hᵢ, x̃ⱼ⟩|.
+
+    Below n = d + e several correlations are 1 and their directions arbitrary among themselves: the weights, and the value in its fourth
+    digit, then depend on rounding.
+    """
 
     name: ClassVar[str] = "pwcca"
     title: ClassVar[str] = "PWCCA"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tunescope.errors import Degenerate
 from tunescope.geometry import null
 from tunescope.geometry.measures.base import Measure, from_each, from_groups
 from tunescope.geometry.moments import Moments
@@ -117,7 +118,12 @@ class SubspaceOverlap(Measure):
         return rows.features
 
     def value(self, view: Moments) -> float:
-        return float(_angles(view, min(self.m, len(view.mean_x))).cos().square().mean())
+        m = min(self.m, len(view.mean_x))
+        for side, square in (("x", view.xx), ("y", view.yy)):
+            values = torch.linalg.eigvalsh(square)
+            if values[-m] <= values[-1] * 1e-13:
+                raise Degenerate(f"{self.name} is not defined: {side} varies in fewer than {m} directions")
+        return float(_angles(view, m).cos().square().mean())
 
     def spread(self, rows: Rows) -> Spread:
         return from_groups(rows, self)

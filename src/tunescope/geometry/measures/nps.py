@@ -12,7 +12,7 @@ from torch import Tensor
 from tunescope.geometry.measures.base import Measure, from_groups
 from tunescope.geometry.moments import column_means
 from tunescope.geometry.neighbours import METRICS, overlap, overlap_se, positions
-from tunescope.geometry.null import Null, shared_edges_sd
+from tunescope.geometry.null import Null, from_draws, shared_edges_sd
 from tunescope.geometry.rows import Rows
 from tunescope.stats import Spread
 
@@ -39,7 +39,7 @@ class NPS(Measure):
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     change_formula: ClassVar[str] = "1 − value"
     interval: ClassVar[str] = "standard error over rows whose neighbourhoods depend on each other, 95%"
-    chance_method: ClassVar[str] = "row permutation, closed form: mean k/(n−1)"
+    chance_method: ClassVar[str] = "row permutation, closed form: mean k/(n−1); ten draws where rows repeat more than k/2 times"
     reference: ClassVar[str] = "neighbourhood overlap; cf. Huh et al. 2024, https://arxiv.org/abs/2405.07987"
 
     @property
@@ -62,6 +62,8 @@ class NPS(Measure):
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         n = len(rows)
+        if _ties_decide(rows, self.k):
+            return from_draws(lambda order: self.value(rows.permuted(order)), n, seed=seed)
         return Null(self.k / (n - 1), shared_edges_sd(*rows.graphs(self.k, self.metric)) / (n * self.k))
 
 
@@ -104,7 +106,9 @@ class Trustworthiness(Measure):
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     change_formula: ClassVar[str] = "1 − value"
     interval: ClassVar[str] = "jackknife over ten groups of rows, 95%"
-    chance_method: ClassVar[str] = "row permutation: exact mean; spread with rows taken as independent"
+    chance_method: ClassVar[str] = (
+        "row permutation: exact mean, spread with rows taken as independent; ten draws where rows repeat more than k/2 times"
+    )
     reference: ClassVar[str] = "Venna and Kaski 2001, https://doi.org/10.1007/3-540-44668-0_68"
     swap: ClassVar[bool] = False
 
@@ -136,6 +140,8 @@ class Trustworthiness(Measure):
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         n, k = len(rows), self.k
+        if _ties_decide(rows, k):
+            return from_draws(lambda order: self.value(rows.permuted(order)), n, seed=seed)
         beyond = (torch.arange(1, n, dtype=torch.float64) - k).clamp_min(0)  # the penalty of each rank, all equally likely
         variance = n * k * float(beyond.var(unbiased=False)) * (n - 1 - k) / (n - 2)
         return Null(1 - self._scale(n) * n * k * float(beyond.mean()), self._scale(n) * variance**0.5)
@@ -148,6 +154,12 @@ class Continuity(Trustworthiness):
     name: ClassVar[str] = "continuity"
     title: ClassVar[str] = "Continuity"
     swap: ClassVar[bool] = True
+
+
+def _ties_decide(rows: Rows, k: int) -> bool:
+    """Whether rows repeat so often that lists are filled from ties. These go to the lower index on both sides, shuffled or not, so that
+    relabelling a graph is no longer what shuffling its rows would give."""
+    return rows.repeated > max(1, k / 2)
 
 
 def rank_of(x: Tensor, others: Tensor, metric: str) -> Tensor:

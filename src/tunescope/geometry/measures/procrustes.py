@@ -112,9 +112,12 @@ def _from_grams(rows: Rows) -> float | None:
     """
     factors, traces = [], []
     for side in (rows.x, rows.y):
-        centred = side.double() - column_means(side)
+        mean = column_means(side)
+        centred = side.double() - mean
         gram = centred @ centred.T
         traces.append(gram.trace())
+        if traces[-1] <= resolution(side, mean):
+            return None
         factor, failed = torch.linalg.cholesky_ex(gram + traces[-1] / len(gram))
         if failed:
             return None

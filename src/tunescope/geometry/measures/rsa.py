@@ -19,6 +19,7 @@ from tunescope.stats import Spread
 
 COMPARISONS = ("kendall", "pearson", "spearman")
 DISSIMILARITIES = ("correlation", "cosine", "euclidean")
+TIED = 13  # decimals; float64 products are good to 15
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,14 @@ class RSA(Measure):
 
 
 def dissimilarities(x: Tensor, kind: str) -> Tensor:
-    """(m, m) dissimilarities in float64 with an exact zero diagonal."""
+    """(m, m) dissimilarities in float64 with an exact zero diagonal; cosines that agree to 13 decimals tie."""
     x = x.double()
     if kind == "euclidean":
         return torch.cdist(x - column_means(x), x - column_means(x), compute_mode="donot_use_mm_for_euclid_dist")
     x = x - x.mean(1, keepdim=True) if kind == "correlation" else x
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(np.finfo(np.float64).tiny)
-    return (1 - unit @ unit.T).fill_diagonal_(0)
+    # a product of matrices gives equal pairs values that differ in the last digits, and ranks would take that noise for an order
+    return (1 - unit @ unit.T).round(decimals=TIED).fill_diagonal_(0)
 
 
 def _grand_centred(a: Tensor) -> Tensor:
