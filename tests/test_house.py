@@ -28,11 +28,11 @@ ROWS = [
     {"geometry"},
     {"activations"},
     {"models", "texts"},
-    {"records", "identity", "stats", "errors", "version"},
+    {"records", "identity", "stats", "errors", "version", "reference"},
 ]
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
 BOTTOM = len(ROWS) - 1
-REPORT_IMPORTS = {"records", "stats", "errors", "version", "report"}
+REPORT_IMPORTS = {"records", "stats", "errors", "version", "reference", "report"}
 
 
 def part_of(path: Path) -> str:
@@ -87,7 +87,8 @@ def test_public_names_are_sorted_and_resolve():
 
 @pytest.mark.parametrize(
     "program",
-    ["import tunescope", "import tunescope.report", "import tunescope.cli", "import tunescope.stats", "import tunescope.errors"],
+    ["import tunescope", "import tunescope.report", "import tunescope.cli", "import tunescope.stats", "import tunescope.errors",
+     "import tunescope.reference"],
 )
 def test_light_imports_leave_torch_alone(program):
     assert heavy_after(program) == "[]"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunescope.comparison.headline import headline
 from tunescope.comparison.layers import Place, measure_place
+from tunescope.comparison.published import published
 from tunescope.comparison.result import SCHEMA
 from tunescope.comparison.side import Pairing, Side, pairings
 from tunescope.comparison.warn import about_models, about_numbers, about_texts
@@ -91,6 +92,7 @@ class Findings:
             "cross": self._cross(),
             "locality": localities,
             "width": _width(layers, depth),
+            "published": published(layers, sites, depth),
             "status_rule": STATUS_RULE,
             "nps_curve": _curve(curves, [row["name"] for row in layers]),
             "texts": moved,
