@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import statistics
 from typing import Any
+
+from tunescope.reference import CONDITIONS, runs
 
 HOSTILE_TEXT = '<script>alert(1)</script> & "quotes" </script><!-- \u2028 ${x} {{ 7*7 }}'
 HOSTILE_NAME = "<img src=x onerror=alert(2)>/e5</script>\x1b[31m"
@@ -96,6 +99,41 @@ def _controls(rows: list[dict]) -> list[dict]:
     return made
 
 
+def _published(top: float) -> dict:
+    """The published axis of a made-up curve, top·depth², beside the printed runs; slopes by the standard library."""
+    depths = [0.10, 0.25, 0.40, 0.60, 0.75, 0.90, 1.00]
+    values = [top * depth**2 for depth in depths]
+    found: dict[str, Any] = {"depths": depths, "interpolated": True, "source": "A study, tables 1–9", "note": "Six blocks, interpolated."}
+    slopes = {name: {run: statistics.linear_regression(depths, run.changes).slope for run in runs(name)} for name in ("procrustes", "cka")}
+    finals = {run: run.changes[-1] / sum(run.changes) for run in runs("cka")}
+    slope, share = statistics.linear_regression(depths, values).slope, depths[-1] ** 2 / sum(depth**2 for depth in depths)
+
+    def place(value: float, others: dict) -> dict:
+        near = sorted(others, key=lambda run: abs(others[run] - value))[:3]
+        said = [{"model": r.model, "objective": r.objective, "condition": CONDITIONS[r.condition], "value": others[r]} for r in near]
+        return {"value": value, "rank": 1 + sum(other > value for other in others.values()), "of": len(others) + 1, "runs": said}
+
+    among = []
+    for model in dict.fromkeys(run.model for run in runs("cka")):
+        own = {name: [run for run in slopes[name] if run.model == model] for name in slopes}
+        shares = [[change / sum(run.changes) for change in run.changes] for run in own["cka"] if run.condition != "EqStep"]
+        among.append({
+            "model": model, "runs": [f"{run.objective}, {CONDITIONS[run.condition]}" for run in own["cka"]],
+            "slopes": {name: [slopes[name][run] for run in own[name]] for name in slopes},
+            "shares": [statistics.fmean(column) for column in zip(*shares, strict=True)],
+        })  # fmt: skip
+    if not top:
+        nothing = {"shares": None, "final_share": None, "reason": "no block changed, so there are no shares"}
+        flat = {name: {"values": values, "slope": 0.0, "rank_slope": None} for name in slopes}
+        return found | {"measures": flat, "width": nothing, "nearest": None, "among": None, "reason": "nothing changed"}
+    return found | {
+        "measures": {name: {"values": values, "slope": slope, "rank_slope": 1.0} for name in slopes},
+        "width": {"shares": [value / sum(values) for value in values], "final_share": share},
+        "nearest": {"slope": {name: place(slope, slopes[name]) for name in slopes}, "final_share": place(share, finals)},
+        "among": among,
+    }
+
+
 TEXTS = (
     ("line 412", "os.path.commonpath(paths): Return the longest common sub-path of each pathname in the sequence paths.", 0.612, 1),
     ("line 88", HOSTILE_TEXT, 0.588, 2),
@@ -147,6 +185,7 @@ def example(
         "locality": {name: dict(curve) for name in MEASURES},
         "width": {"shares": shares, "final_share": shares[-1] if shares else None, "layers": names[1:],
                   "reason": None if shares else "no block changed, so there is nothing to share out"},
+        "published": _published(top),
         "status_rule": "untouched: CKA ≥ .99 or change within noise; refined: CKA ≥ .87; rewritten: below.",
         "nps_curve": {"k": [5, 10, 25, 50], "names": names,
                       "values": [[min(1.0, 1 - 1.7 * change * (1.12 - 0.07 * step)) for step in range(4)] for change in changes]},
@@ -172,4 +211,6 @@ def hostile() -> dict:
     payload["cross"]["base_names"] = [HOSTILE_TEXT, *payload["cross"]["base_names"][1:]]
     payload["measures"]["cka"]["reference"] = "javascript:alert(3)"
     payload["status_rule"] = HOSTILE_TEXT
+    payload["published"] |= {"note": HOSTILE_TEXT, "source": HOSTILE_TEXT}
+    payload["published"]["among"][0] |= {"model": HOSTILE_NAME, "runs": [HOSTILE_TEXT] * len(payload["published"]["among"][0]["runs"])}
     return payload

@@ -92,6 +92,8 @@ def all_null() -> dict:
     payload["nps_curve"]["values"] = [[None] * 4 for _ in payload["nps_curve"]["names"]]
     payload["texts"]["most"] = [{"id": "line 1", "text": "", "moved": None, "kept": None, "of": None}]
     payload["locality"] = {name: {} for name in payload["measures"]}
+    unplaced = {"measures": None, "width": None, "nearest": None, "among": None, "reason": "no measure has a change at every block"}
+    payload["published"] |= unplaced
     return payload
 
 
@@ -292,6 +294,7 @@ def test_the_page_says_what_a_reader_needs_without_javascript():
         "nothing on this page measured function", "moved .612, kept 1 of 10 neighbours", "bit-identical", "22,713,216", "81,234",
         "[.659, .686]", "1 − cka", "geometry 0.8 s", "python documentation", "rotation, isotropic scale, translation",
         "gaussian noise, σ = .02", "30% of the change lies in the last of 6 blocks",
+        "34% lies at depth 1.00", "of the 210 published runs are steeper",
     ):  # fmt: skip
         assert said in text, said
     html = report.render(payload)
@@ -304,6 +307,22 @@ def test_a_floor_far_above_the_curve_is_named_not_hidden():
     spec = json.dumps(charts(example(top=0.02) | {"controls": []})["depth_curve_cka"], ensure_ascii=False)
     assert "chance floor .929: far above this scale" in spec
     assert "chance floor: an unrelated representation" in json.dumps(charts(example())["depth_curve_cka"])
+
+
+def test_this_run_stands_among_the_published():
+    """A tick a published run and a line at this slope; a row of bars of its own, in its place by share."""
+    payload = example()
+    made = charts(payload)
+    drawn = [row for rows in made["published_slopes"]["datasets"].values() for row in rows]
+    assert len({(row["model"], row["run"]) for row in drawn if "run" in row}) == 210
+    slope = payload["published"]["measures"]["procrustes"]["slope"]
+    assert [row["slope"] for row in drawn if row.get("said", "").startswith("this fine-tuning")] == [slope]
+    bars = next(rows for rows in made["published_width"]["datasets"].values() if len(rows) == 70)
+    order = list(dict.fromkeys(bar["model"] for bar in bars))
+    finals = {bar["model"]: bar["foot"] - bar["top"] for bar in bars if bar["last"]}
+    assert order == sorted(finals, key=finals.__getitem__)
+    assert order.index("this fine-tuning") == 0
+    assert "No place among published runs: no measure has a change at every block." in shown(all_null())
 
 
 def contrast(one: str, other: str) -> float:
@@ -334,7 +353,9 @@ def test_the_palette_is_readable_in_both_lights():
 def test_figures_are_written_as_png_and_svg(tmp_path):
     written = report.figures(one_measure(), tmp_path / "made" / "here")
     assert {path.name for path in written} == {
-        f"{name}.{kind}" for name in ("depth_curve_cka", "cross_layer", "width", "neighbourhood_curve") for kind in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("depth_curve_cka", "cross_layer", "width", "published_slopes", "published_width", "neighbourhood_curve")
+        for kind in ("png", "svg")
     }
     for path in written:
         head = path.read_bytes()

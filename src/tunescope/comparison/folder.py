@@ -16,7 +16,9 @@ from tunescope.errors import OutputError
 
 RESULT = "comparison.json"
 OURS = {RESULT, "report.html", "records.jsonl", "figures"}
-FIGURES = ("cross_layer", "depth_curve_", "isotropy", "mean_cosine", "neighbourhood_curve", "partition_ratio", "ruler", "width")
+FIGURES = (
+    "cross_layer", "depth_curve_", "isotropy", "mean_cosine", "neighbourhood_curve", "partition_ratio", "published_", "ruler", "width",
+)  # fmt: skip
 DRAFT = ".tunescope-draft-"  # left behind only by kill -9; cleared by the next run
 
 

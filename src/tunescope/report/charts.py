@@ -11,6 +11,7 @@ from tunescope.report.chart_parts import Tables
 from tunescope.report.cross_layer import cross_layer
 from tunescope.report.depth_curve import depth_curve
 from tunescope.report.neighbourhood import neighbourhood_curve
+from tunescope.report.published_axis import published_slopes, published_width
 from tunescope.report.ruler_marks import ruler_marks
 from tunescope.report.theme import chart_config
 from tunescope.report.two_sides import two_sides
@@ -18,7 +19,10 @@ from tunescope.report.width_bars import width_bars
 
 
 def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[str, dict]:
-    """Every chart this comparison can show, by name: depth_curve_<measure>, isotropy, cross_layer, width, neighbourhood_curve, ruler."""
+    """Every chart this comparison can show, by name.
+
+    depth_curve_<measure>, isotropy, cross_layer, width, published_slopes, published_width, neighbourhood_curve, ruler.
+    """
     draw: dict[str, Callable[[Tables], Any]] = {}
     if reading.layers(payload):
         for measure in reading.comparing(payload):
@@ -29,6 +33,9 @@ def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[
         draw["cross_layer"] = functools.partial(cross_layer, payload)
     if (payload.get("width") or {}).get("shares"):
         draw["width"] = functools.partial(width_bars, payload)
+    if (payload.get("published") or {}).get("among"):
+        draw["published_slopes"] = functools.partial(published_slopes, payload)
+        draw["published_width"] = functools.partial(published_width, payload)
     if (payload.get("nps_curve") or {}).get("values"):
         draw["neighbourhood_curve"] = functools.partial(neighbourhood_curve, payload)
     if payload.get("ruler"):

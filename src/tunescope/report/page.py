@@ -8,6 +8,7 @@ from typing import Any
 
 from tunescope.report import bundle, provenance, reading, theme
 from tunescope.report.numbers import MISSING, count, interval, percent, signed, three
+from tunescope.report.published_place import published_place
 from tunescope.report.ruler_marks import ruler_measure
 
 _STATUS = ("untouched", "refined", "rewritten")
@@ -59,6 +60,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "base": {"name": base.get("name") or "the base"}, "tuned": {"name": tuned.get("name") or "the tuned model"},
         "measures": measures, "rows": reading.layers(payload), "has_curve": any(name.startswith("depth_curve_") for name in drawn),
         "cross": _cross(payload) if "cross_layer" in drawn else None, "width": _width(payload, drawn),
+        "published": published_place(payload, drawn),
         "curve": _curve(payload) if "neighbourhood_curve" in drawn else None,
         "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload)],
         "texts": _texts(payload), "identity": provenance.identity(base, tuned), "kept": provenance.kept(payload),
