@@ -15,6 +15,7 @@ from tunescope.geometry.published import NOMINAL_DEPTHS, at_nominal_depths, bloc
 BERT_SLOPES = {"MLM": 0.265, "NSP": 1.163, "SpanDenoise": 0.233, "SimCSE": 0.546, "BarlowTwins": 0.638}
 BLOCKS = {"CodeGen-350M": 20, "BERT-large": 24, "GPT-2 medium": 24, "Mamba-130m": 24}  # the others have 12
 BERT, LARGE = "BERT-base", "BERT-large"
+LINE = [0.1, 0.2, 0.3]
 
 
 def of_blocks(run: reference.PublishedRun) -> list[float]:
@@ -151,15 +152,17 @@ def test_a_published_run_is_placed_at_itself():
 
 def test_only_the_measures_the_study_published_are_placed():
     curve = [0.1 * index for index in range(1, 7)]
-    found = published(rows(nps=curve, cka=curve), {"final": {}}, 6)
+    found = published(rows(nps=curve, cka=curve), {}, 6)
     assert set(found["measures"]) == {"nps", "cka"}
     assert set(found["nearest"]["slope"]) == {"cka"}
     assert found["interpolated"]
     assert "6 blocks, fewer than 12" in found["note"]
-    assert "before the final norm" in found["note"]
 
 
-LINE = [0.1, 0.2, 0.3]
+@pytest.mark.parametrize(("final", "normed"), [(0.3, False), (0.2, True)])
+def test_a_final_norm_is_named_where_there_is_one(final, normed):
+    found = published(rows(cka=LINE), {"final": {"measures": {"cka": {"change": final}}}}, 3)
+    assert ("before the final norm" in found["note"]) is normed
 
 
 @pytest.mark.parametrize(

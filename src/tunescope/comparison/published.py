@@ -44,8 +44,9 @@ def published(layers: Layers, sites: Mapping[str, Any], depth: int) -> dict[str,
     profiles = {name: profile for name in blocks[0]["measures"] if (profile := _profile(blocks, embeddings, name))}
     if not profiles:
         return found | {"reason": "no measure has a change at every block"}
+    normed = _differs(blocks[-1], sites.get("final"))
     measures = {name: {"values": list(p.values), "slope": p.slope, "rank_slope": p.rank_slope} for name, p in profiles.items()}
-    found |= {"measures": measures, "width": _width(profiles.get("cka")), "note": _note(depth, embeddings is not None, "final" in sites)}
+    found |= {"measures": measures, "width": _width(profiles.get("cka")), "note": _note(depth, embeddings is not None, normed)}
     placed = {name: profiles[name] for name in PLACED if name in profiles and any(profiles[name].values)}
     if not placed:
         missing = not any(name in profiles for name in PLACED)
@@ -70,14 +71,22 @@ def _width(cka: PublishedProfile | None) -> dict[str, Any]:
     return {"shares": None, "final_share": None, "reason": reason}
 
 
-def _note(depth: int, embeddings: bool, final: bool) -> str:
+def _differs(last: Mapping[str, Any], final: Mapping[str, Any] | None) -> bool:
+    """Whether the model has a norm after its last block: its final state then changed otherwise than that block."""
+    if final is None:
+        return False
+    pairs = [(cell.get("change"), final["measures"].get(name, {}).get("change")) for name, cell in last["measures"].items()]
+    return any(abs(own - other) > 1e-9 for own, other in pairs if own is not None and other is not None)
+
+
+def _note(depth: int, embeddings: bool, normed: bool) -> str:
     first = "the embeddings at 0" if embeddings else "the first block's change held above it"
     said = (
         f"The model has {depth} blocks, fewer than {SHALLOWEST}, so its curve is interpolated linearly between blocks ({first}). "
         if depth < SHALLOWEST
         else f"Read at blocks {', '.join(map(str, blocks_read(depth)))} of {depth}, the nearest to the seven depths. "
     )
-    if final:
+    if normed:
         said += "Depth 1.00 is the last block before the final norm; whether the study read it before or after is not published. "
     return said + CAVEAT
 

@@ -14,6 +14,7 @@ OWN = "this fine-tuning"
 CHANGE = {"procrustes": "Procrustes distance", "cka": "1 − CKA"}  # of the measures the study published
 STRIP_PX = 30
 BARS_PX = 40
+SIDE = 0.22  # of the axis: from there on the name of this run stands left of its line, where the models' names leave it room
 FULL = 0.82  # of a row's height, for a share of 1
 FOOT = 0.8  # where a row of bars has its name: by its foot
 
@@ -43,7 +44,7 @@ def published_slopes(payload: reading.Payload, tables: Tables) -> Any | None:
     axis = alt.Axis(title=f"slope of {CHANGE[measure]} over depth", labelExpr=DROP_ZERO, tickCount=6,
                     grid=False, ticks=False, domain=False, labelPadding=4, titlePadding=6)  # fmt: skip
     x, y = alt.X("slope:Q", axis=axis, scale=scale), _rows(names)
-    left = own > (low + high) / 2
+    left = own > low + SIDE * (high - low)
     said = {"align": "right" if left else "left", "dx": -6 if left else 6, "fontWeight": "bold", "color": LIGHT["main"], "y": -9}
     told = [alt.Tooltip("model:N"), alt.Tooltip("run:N"), alt.Tooltip("said:N", title="slope")]
     usual, equal = ([tick for tick in ticks if (tick["kind"] == kind)] for kind in ("usual", "equal-step"))
