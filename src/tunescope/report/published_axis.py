@@ -41,7 +41,7 @@ def published_slopes(payload: reading.Payload, tables: Tables) -> Any | None:
     low, high = min(0.0, own, *(tick["slope"] for tick in ticks)), max(own, *(tick["slope"] for tick in ticks))
     room = (high - low) * 0.03
     scale = alt.Scale(domain=[low - room, high + room], nice=False, zero=False)
-    axis = alt.Axis(title=f"slope of {CHANGE[measure]} over depth", labelExpr=DROP_ZERO, tickCount=6,
+    axis = alt.Axis(title=f"slope, {CHANGE[measure]}", labelExpr=DROP_ZERO, tickCount=6,
                     grid=False, ticks=False, domain=False, labelPadding=4, titlePadding=6)  # fmt: skip
     x, y = alt.X("slope:Q", axis=axis, scale=scale), _rows(names)
     left = own > low + SIDE * (high - low)
