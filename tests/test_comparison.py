@@ -292,6 +292,7 @@ def test_layers_left_out_are_not_spoken_of(bert):
     assert "The change starts" not in c.headline
     assert c.payload["width"]["final_share"] is None
     assert "1 of 4 blocks were measured" in c.payload["width"]["reason"]
+    assert "1 of 4 blocks were measured" in c.payload["published"]["reason"]
 
 
 def test_layers_without_a_value_are_not_called_untouched():
