@@ -134,6 +134,24 @@ def _published(top: float) -> dict:
     }
 
 
+def _weights(rows: list[dict]) -> dict:
+    """A LoRA on all blocks but the first, whose update grows with depth."""
+    blocks, matrices = [], []
+    for row in rows:
+        frozen, change = row["index"] < 2, row["measures"]["cka"]["change"]
+        moved = 0.0 if frozen else 0.02 + 0.03 * row["depth"]
+        ranks = {"stable_rank": None, "effective_rank": None} if frozen else {"stable_rank": 2.31, "effective_rank": 5.84}
+        name = f"encoder.layer.{row['index'] - 1}.attention.self.query.weight"
+        blocks.append(
+            {key: row[key] for key in ("index", "name", "depth")} | {"relative_change": moved, "frozen": frozen} | ranks
+            | {"most_changed": None if frozen else name, "representation_change": change,
+               "change_per_weight_change": None if frozen else change / moved}
+        )  # fmt: skip
+        if row["index"]:
+            matrices.append({"name": name, "block": row["index"], "shape": [384, 384], "relative_change": moved, "frozen": frozen} | ranks)
+    return {"blocks": blocks, "matrices": matrices, "slope": 0.034, "rank_slope": 0.97, "notes": ["their ratio grows with depth."]}
+
+
 TEXTS = (
     ("line 412", "os.path.commonpath(paths): Return the longest common sub-path of each pathname in the sequence paths.", 0.612, 1),
     ("line 88", HOSTILE_TEXT, 0.588, 2),
@@ -190,6 +208,7 @@ def example(
         "nps_curve": {"k": [5, 10, 25, 50], "names": names,
                       "values": [[min(1.0, 1 - 1.7 * change * (1.12 - 0.07 * step)) for step in range(4)] for change in changes]},
         "texts": {"site": "output", "most": texts[:5], "least": texts[5:]},
+        "weights": _weights(rows),
         "controls": _controls(rows),
         "warnings": ["23 of 1,000 texts are duplicates of another; their neighbours tie."],
         "notes": ["block 6 is read before the final norm; the site `final` is read after it."],

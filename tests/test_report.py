@@ -354,7 +354,16 @@ def test_figures_are_written_as_png_and_svg(tmp_path):
     written = report.figures(one_measure(), tmp_path / "made" / "here")
     assert {path.name for path in written} == {
         f"{name}.{kind}"
-        for name in ("depth_curve_cka", "cross_layer", "width", "published_slopes", "published_width", "neighbourhood_curve")
+        for name in (
+            "depth_curve_cka",
+            "cross_layer",
+            "width",
+            "published_slopes",
+            "published_width",
+            "neighbourhood_curve",
+            "weight_change",
+            "representation_change",
+        )
         for kind in ("png", "svg")
     }
     for path in written:

@@ -21,7 +21,17 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
-CHARTS = ("depth_curve_cka", "cross_layer", "width", "published_slopes", "published_width", "neighbourhood_curve", "isotropy")
+CHARTS = (
+    "depth_curve_cka",
+    "cross_layer",
+    "width",
+    "published_slopes",
+    "published_width",
+    "neighbourhood_curve",
+    "isotropy",
+    "weight_change",
+    "representation_change",
+)
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ _HOME = {
     "subspace_overlap": "geometry.front",
     "svcca": "geometry.front",
     "trustworthiness": "geometry.front",
+    "weight_profile": "comparison.weights",
 }
 
 __all__ = sorted(["__version__", *_HOME])

@@ -9,9 +9,11 @@ import typer
 
 from tunescope.cli import options
 from tunescope.cli.run import finish, interruptible, progress
+from tunescope.cli.weights import only_weights
 
 
 def diff(
+    context: typer.Context,
     base: Annotated[
         str,
         typer.Argument(
@@ -39,6 +41,9 @@ def diff(
     ruler: Annotated[
         bool, typer.Option("--ruler", help="Also measure known disturbances of BASE: weight noise, rounding, dropout. Ten short passes.")
     ] = False,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Compare the weights alone: no texts, no forward pass; writes weights.json to --out.")
+    ] = False,
     out: options.Out = Path("tunescope-out"),
     json: options.Json = False,
     figures: options.Figures = False,
@@ -60,6 +65,9 @@ def diff(
         from tunescope.comparison.folder import check_folder
 
         check_folder(out)
+        if weights_only:
+            only_weights(context, out, as_json=json)
+            return
         wanted = options.parse_layers(layers)
         from tunescope.comparison import diff as compare
 

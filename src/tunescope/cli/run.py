@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,10 +52,11 @@ def interruptible(out: Path) -> Iterator[None]:
 
 def _stamp(out: Path) -> int | None:
     """When the result in the folder was put there."""
-    try:
-        return (out / "comparison.json").stat().st_mtime_ns
-    except OSError:
-        return None
+    times = []
+    for name in ("comparison.json", "weights.json"):
+        with suppress(OSError):
+            times.append((out / name).stat().st_mtime_ns)
+    return max(times, default=None)
 
 
 def finish(comparison: Comparison, out: Path, *, as_json: bool, figures: bool) -> None:

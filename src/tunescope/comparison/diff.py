@@ -13,6 +13,7 @@ from tunescope.comparison.layers import value_and_change
 from tunescope.comparison.result import Comparison
 from tunescope.comparison.ruler import ruler as measure_ruler
 from tunescope.comparison.side import Side, partner
+from tunescope.comparison.weight_profile import RANK_WORK, weight_profile
 from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.geometry import select
 from tunescope.geometry.measures import Measure
@@ -95,6 +96,9 @@ def diff(
     findings = Findings(*sides, corpus, chosen, noise, seed, say)
     result = findings.payload(reading)
     clock.lap("geometry")
+    changes = {row["index"]: row["measures"]["cka"]["change"] for row in result["layers"]}
+    result["weights"] = weight_profile(*pair, changes=changes, work=RANK_WORK, progress=say)
+    clock.lap("weights")
     result["controls"] = [_control(name, model, acts[0], read(model, name), chosen) for name, model in (controls or {}).items()]
     if controls:
         clock.lap("controls")

@@ -14,11 +14,21 @@ from pathlib import Path
 
 from tunescope.errors import OutputError
 
-RESULT = "comparison.json"
-OURS = {RESULT, "report.html", "records.jsonl", "figures"}
+RESULTS = {"comparison.json": "tunescope.comparison/", "weights.json": "tunescope.weights/"}  # each says whose folder it is
+OURS = {*RESULTS, "report.html", "records.jsonl", "figures"}
 FIGURES = (
-    "cross_layer", "depth_curve_", "isotropy", "mean_cosine", "neighbourhood_curve", "partition_ratio", "published_", "ruler", "width",
-)  # fmt: skip
+    "cross_layer",
+    "depth_curve_",
+    "isotropy",
+    "mean_cosine",
+    "neighbourhood_curve",
+    "partition_ratio",
+    "published_",
+    "representation_change",
+    "ruler",
+    "weight_change",
+    "width",
+)
 DRAFT = ".tunescope-draft-"  # left behind only by kill -9; cleared by the next run
 
 
@@ -45,8 +55,8 @@ def check_folder(folder: str | Path) -> Path:
         raise OutputError(f"cannot write to '{folder}': no permission in '{ancestor}'; name another folder with --out")
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(DRAFT)} if path.is_dir() else set()
     foreign = sorted(names - OURS) + [f"figures/{name}" for name in _foreign_figures(path / "figures")]
-    if names and (foreign or not _is_comparison(path / RESULT)):
-        other = ", ".join(foreign[:3]) or f"no {RESULT} of ours"
+    if names and (foreign or not any(_is_result(path / name, schema) for name, schema in RESULTS.items())):
+        other = ", ".join(foreign[:3]) or f"no {' or '.join(RESULTS)} of ours"
         raise OutputError(f"'{folder}' holds something else ({other}); name another folder with --out, or empty it")
     return path
 
@@ -56,9 +66,9 @@ def _foreign_figures(folder: Path) -> list[str]:
     return [name for name in names if not (name.startswith(FIGURES) and name.endswith((".png", ".svg")))]
 
 
-def _is_comparison(path: Path) -> bool:
+def _is_result(path: Path, schema: str) -> bool:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("schema", "")).startswith("tunescope.comparison/")
+        return str(json.loads(path.read_text(encoding="utf-8")).get("schema", "")).startswith(schema)
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -95,7 +105,7 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def _move_in(draft: Path, path: Path) -> None:
-    fresh = sorted((entry.name for entry in draft.iterdir()), key=lambda name: name == RESULT)
+    fresh = sorted((entry.name for entry in draft.iterdir()), key=lambda name: name in RESULTS)
     if (path / "figures").is_dir():
         shutil.rmtree(path / "figures")
     for stale in OURS - {"figures", *fresh}:

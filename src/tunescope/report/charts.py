@@ -15,14 +15,12 @@ from tunescope.report.published_axis import published_slopes, published_width
 from tunescope.report.ruler_marks import ruler_marks
 from tunescope.report.theme import chart_config
 from tunescope.report.two_sides import two_sides
+from tunescope.report.weight_slopes import representation_change, weight_change
 from tunescope.report.width_bars import width_bars
 
 
 def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[str, dict]:
-    """Every chart this comparison can show, by name.
-
-    depth_curve_<measure>, isotropy, cross_layer, width, published_slopes, published_width, neighbourhood_curve, ruler.
-    """
+    """Every chart this comparison can show, by name (depth_curve_<measure>, isotropy, cross_layer, …)."""
     draw: dict[str, Callable[[Tables], Any]] = {}
     if reading.layers(payload):
         for measure in reading.comparing(payload):
@@ -40,6 +38,9 @@ def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[
         draw["neighbourhood_curve"] = functools.partial(neighbourhood_curve, payload)
     if payload.get("ruler"):
         draw["ruler"] = functools.partial(ruler_marks, payload)
+    if (payload.get("weights") or {}).get("blocks"):
+        draw["weight_change"] = functools.partial(weight_change, payload)
+        draw["representation_change"] = functools.partial(representation_change, payload)
     made = {name: _finish(drawing, width) for name, drawing in draw.items()}
     return {name: spec for name, spec in made.items() if spec}
 

@@ -16,7 +16,7 @@ SCALE = 2
 def figures(payload: reading.Payload, folder: str | Path) -> list[Path]:
     """Write each chart as `<name>.png` (twice the pixels) and `<name>.svg` into the folder, made if it is missing; the paths written.
 
-    Names: depth_curve_<measure>, cross_layer, width, published_slopes, published_width, neighbourhood_curve, and one per one-sided
+    Names are those of `charts`: depth_curve_<measure>, cross_layer and so on, with one per one-sided
     measure (isotropy).
     Raises OutputError when the folder cannot be made or written.
     """
@@ -53,6 +53,8 @@ def _title(payload: reading.Payload, name: str) -> dict:
         "ruler": "As far as what? Known disturbances of the same base",
         "published_slopes": "Slope over depth, among published runs",
         "published_width": "Where the change sits, beside published models",
+        "weight_change": "How far each block’s weights moved",
+        "representation_change": "How far each block’s output moved",
     }
     text = known.get(name) or (f"Change by layer: {about['title']}" if name.startswith("depth_curve_") else about["title"])
     sides = [_short((payload.get(side) or {}).get("name") or side) for side in ("base", "tuned")]

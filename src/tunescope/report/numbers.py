@@ -39,6 +39,25 @@ def three(value: float | None) -> str:
     return sign + (rounded[1:] if rounded.startswith("0.") else rounded)
 
 
+def two_digits(value: float | None) -> str:
+    """Two significant digits, for amounts that may be tiny: ".034", ".00041", "2.5e−7"; "0" only when exact, "1" as in `three`."""
+    if not _known(value) or math.isinf(value) or value == 0 or abs(value) >= 0.0995:
+        return three(value)
+    sign, size = (MINUS, -value) if value < 0 else ("", value)
+    if size < 1e-5:
+        digits, power = f"{size:.1e}".split("e")
+        return f"{sign}{digits}e{MINUS}{abs(int(power))}"
+    places = 1 - math.floor(math.log10(float(f"{size:.1e}")))
+    return sign + f"{size:.{places}f}"[1:]
+
+
+def one_decimal(value: float | None) -> str:
+    """A rank: "7.9"; "8" only when exact; "–" for none."""
+    if not _known(value) or math.isinf(value):
+        return MISSING
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
 def signed(value: float | None) -> str:
     """`three` with its sign always shown: "+.120", "−.045", "0"; a size too small to print keeps its direction: "+<.001", "−<.001"."""
     if not _known(value) or value == 0:

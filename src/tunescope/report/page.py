@@ -6,7 +6,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from tunescope.report import bundle, provenance, reading, theme
+from tunescope.report import bundle, provenance, reading, theme, weight_table
 from tunescope.report.numbers import MISSING, count, interval, percent, signed, three
 from tunescope.report.published_place import published_place
 from tunescope.report.ruler_marks import ruler_measure
@@ -25,8 +25,9 @@ def render(payload: reading.Payload) -> str:
 
     payload = reading.printable(payload)
     drawn = charts.charts(payload)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_asset("page.html.j2"))
+    loader = jinja2.FunctionLoader(_asset)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
+    template = environment.get_template("page.html.j2")
     return template.render(**_view(payload, drawn), **_furniture(drawn))
 
 
@@ -63,6 +64,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "published": published_place(payload, drawn),
         "curve": _curve(payload) if "neighbourhood_curve" in drawn else None,
         "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload)],
+        "weights": weight_table.section(payload, drawn),
         "texts": _texts(payload), "identity": provenance.identity(base, tuned), "kept": provenance.kept(payload),
         "controls": provenance.controls(payload), "ruler": _ruler(payload, "ruler" in drawn),
         "definitions": [provenance.definition(payload, name) for name in payload.get("measures") or {}],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from tunescope.report import reading
+from tunescope.report import reading, weight_table
 from tunescope.report.numbers import MISSING, count, half_width, percent, signed, three
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
         said.append(f"{percent(width['final_share'])} of the change in the last block")
     if said:
         lines.append("where: " + ", ".join(said))
+    lines += [plain(line) for line in weight_table.summary(payload)]
     ruler = []
     for control in payload.get("controls") or []:
         changes = [reading.entry(row, measure).get("change") for row in control["layers"]]

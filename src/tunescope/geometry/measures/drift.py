@@ -15,6 +15,7 @@ from tunescope.geometry.moments import Moments
 from tunescope.geometry.null import Null, from_draws
 from tunescope.geometry.row_means import RowMeans, per_row
 from tunescope.geometry.rows import Rows
+from tunescope.geometry.spectrum import effective_rank, singular_of_gram
 from tunescope.stats import Spread
 
 
@@ -150,13 +151,7 @@ class ChangeRank(Measure):
     reference: ClassVar[str] = "Roy and Vetterli 2007, https://ieeexplore.ieee.org/document/7098875"
 
     def value(self, view: Moments) -> float:
-        squares = torch.linalg.eigvalsh(view.yy)
-        # below this a square is rounding, but its root would count: 1e-16 becomes 1e-8, once for every feature
-        singular = torch.where(squares > squares[-1] * len(squares) * torch.finfo(squares.dtype).eps, squares, 0.0).sqrt()
-        if not singular.sum() > 0:
-            return 0.0
-        share = singular / singular.sum()
-        return float(torch.special.entr(share).sum().exp())
+        return effective_rank(singular_of_gram(view.yy))
 
     def spread(self, rows: Rows) -> Spread:
         return from_groups(rows, self)
