@@ -41,11 +41,19 @@ class TokenisedTexts:
 
 
 def tokenise(
-    model: Model, texts: Sequence[str], *, prompt: str, max_length: int, special_tokens: bool, label: Callable[[int], str]
+    model: Model,
+    texts: Sequence[str],
+    *,
+    prompt: str,
+    max_length: int,
+    special_tokens: bool,
+    label: Callable[[int], str],
+    templated: bool = False,
 ) -> TokenisedTexts:
     """Tokenise prompt + text for every text, cut at max_length (special tokens included).
 
-    special_tokens=False leaves the special tokens in what the model reads, and out of what pooling reads.
+    special_tokens=False leaves the special tokens in what the model reads, and out of what pooling reads. templated: the texts hold
+    their special tokens already, and a second [CLS] or <s> before the template's own would be one the model never met.
     Raises TextsError naming the text that is no string, or has no token that counts.
     """
     lengths: list[int] = []
@@ -58,6 +66,7 @@ def tokenise(
                 truncation=True,
                 max_length=max_length,
                 padding=False,
+                add_special_tokens=not templated,
                 return_attention_mask=False,
                 return_token_type_ids=False,
                 return_special_tokens_mask=not special_tokens,
@@ -67,7 +76,7 @@ def tokenise(
         if not special_tokens:
             counted.append(np.fromiter(chain.from_iterable(encoded["special_tokens_mask"]), dtype=np.int8) == 0)
         lengths += map(len, rows)
-        truncated += sum(_was_cut(tokenizer, encoded, chunk, i) for i, row in enumerate(rows) if len(row) >= max_length)
+        truncated += sum(_was_cut(tokenizer, encoded, chunk, i, templated) for i, row in enumerate(rows) if len(row) >= max_length)
     tokens = TokenisedTexts(
         ids=np.concatenate(ids),
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
@@ -132,8 +141,9 @@ def _prepared(model: Model, text: Any, prompt: str, label: Callable[[int], str],
     return (prompt + text).lower() if model.lowercase else prompt + text
 
 
-def _was_cut(tokenizer: Any, encoded: Any, chunk: list[str], number: int) -> bool:
+def _was_cut(tokenizer: Any, encoded: Any, chunk: list[str], number: int, templated: bool) -> bool:
     if encoded.encodings:
         return bool(encoded.encodings[number].overflowing)
     with quietly():
-        return len(tokenizer(chunk[number], verbose=False)["input_ids"]) > len(encoded["input_ids"][number])
+        whole = tokenizer(chunk[number], verbose=False, add_special_tokens=not templated)["input_ids"]
+        return len(whole) > len(encoded["input_ids"][number])

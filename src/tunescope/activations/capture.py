@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,8 @@ class Activations:
 
     layers: index 0 is what enters block 1, index i what block i returns (before any final norm). sites: `final` is the body's
     last hidden state (after a final norm), `output` the embedding the model deploys. Rows are texts; with pooling "none" the rows
-    of layers and `final` are tokens (text by text, `groups` says which), while `output` stays one row per text.
+    of layers and `final` are tokens (text by text, `groups` says which), while `output` stays one row per text. also: the same pass
+    under further poolings, by their names; they have no `output`, which is the embedding the model deploys however the layers are read.
     """
 
     layers: dict[int, Tensor]  # index -> (n, d)
@@ -43,6 +44,7 @@ class Activations:
     pooling: str
     prompt: str
     max_length: int
+    also: dict[str, Activations] = field(default_factory=dict)
 
 
 def capture(
@@ -52,10 +54,12 @@ def capture(
     layers: Iterable[int] | None = None,
     sites: Iterable[str] = SITES,
     pooling: str = "mean",
+    also: Sequence[str] = (),
     prompt: str | None = None,
     max_length: int | None = None,
     batch_size: int = 32,
     special_tokens: bool = True,
+    templated: bool = False,
     ids: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     reverse: bool = False,
@@ -63,9 +67,11 @@ def capture(
     """Capture pooled hidden states of `texts` at every layer and site, in one forward pass per batch.
 
     layers: which of 0..L, all by default. sites: of "final", "output". pooling: mean, cls, last or none, over non-padding tokens
-    (special ones too unless special_tokens=False). prompt: put before every text; None is the model's declared one. max_length:
-    in tokens; None is the model's own. ids: names of the texts for messages. progress(done, total) counts tokens.
-    reverse: the same texts in other batches, to measure the noise of the arithmetic.
+    (special ones too unless special_tokens=False). also: further poolings of the same pass (mean, cls, last); each costs its own rows
+    in memory, n × d × 4 bytes a layer, and next to no time. prompt: put before every text; None is the model's declared one. max_length:
+    in tokens; None is the model's own. templated: the texts come from a chat template and hold their special tokens, so the tokenizer
+    adds none. ids: names of the texts for messages. progress(done, total) counts tokens. reverse: the same texts in other batches, to
+    measure the noise of the arithmetic.
 
     Batches hold texts of like length and are padded on the right whatever the tokenizer prefers. Two models with one
     tokenizer see identical batches, so rows below the first altered block are bit-identical.
@@ -74,32 +80,34 @@ def capture(
     ActivationError (NaN or Inf: names model, layer and text), ModelError (a block that cannot be read).
     """
     wanted, sites = _check_request(model, texts, layers, sites, batch_size)
-    check_pooling(pooling)
+    also = _check_poolings(pooling, also)
     prompt = model.output.prompt if prompt is None else prompt
     max_length = _check_length(model, max_length)
     label = _labels(len(texts), ids)
-    tokens = tokenise(model, texts, prompt=prompt, max_length=max_length, special_tokens=special_tokens, label=label)
+    tokens = tokenise(model, texts, prompt=prompt, max_length=max_length, special_tokens=special_tokens, templated=templated, label=label)
     check_vocabulary(tokens, model)
-    rows = Rows(model, tokens, pooling, label)
+    rows = {name: Rows(model, tokens, name, label) for name in (pooling, *also)}
     skip = 0 if model.output.include_prompt else prompt_tokens(model, prompt)
     done, total, started = 0, int(tokens.lengths.sum()), time.perf_counter()
     with quietly(), torch.inference_mode(), model.active() as body, Taps(model, wanted) as taps:
         arguments, pad = _forward_arguments(model), model.tokenizer.pad_token_id or 0
         for batch in plan_batches(tokens.lengths, batch_size, reverse=reverse):
             inputs, mask, counted = collate(tokens, batch, pad_id=pad, device=model.device)
-            pool = pooler(pooling, counted)
-            taps.start(pool, tuple(inputs.shape))
+            pools = {name: pooler(name, counted) for name in rows}
+            taps.start(pools, tuple(inputs.shape))
             states = check_states(body(input_ids=inputs, attention_mask=mask, **arguments)[0], taps.shape, "the final state")
-            rows.put(batch, taps.finish() | _site_rows(model, sites, states, pool, mask, pooling=pooling, skip=skip))
+            for name, kept in taps.finish().items():
+                asked = sites if name == pooling else _but_output(sites)
+                rows[name].put(batch, kept | _site_rows(model, asked, states, pools[name], mask, pooling=name, skip=skip))
             done += int(tokens.lengths[batch].sum())
             if progress is not None:
                 progress(done, total)
-    return Activations(
-        layers={index: rows.kept[index] for index in wanted},
-        sites={site: rows.kept[site] for site in sites},
+    own = Activations(
+        layers={index: rows[pooling].kept[index] for index in wanted},
+        sites={site: rows[pooling].kept[site] for site in sites},
         names={index: layer_name(index) for index in wanted},
         n=len(texts),
-        groups=rows.groups,
+        groups=rows[pooling].groups,
         tokens=torch.from_numpy(tokens.lengths),
         truncated=tokens.truncated,
         seconds_forward=time.perf_counter() - started,
@@ -107,6 +115,17 @@ def capture(
         prompt=prompt,
         max_length=max_length,
     )
+    return replace(own, also={name: _pooled(own, rows[name].kept, name) for name in also})
+
+
+def _pooled(own: Activations, kept: dict[int | str, Tensor], pooling: str) -> Activations:
+    """The same capture under another pooling."""
+    layers, sites = {index: kept[index] for index in own.layers}, {site: kept[site] for site in _but_output(tuple(own.sites))}
+    return replace(own, layers=layers, sites=sites, pooling=pooling)
+
+
+def _but_output(sites: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(site for site in sites if site != "output")
 
 
 def _site_rows(
@@ -133,6 +152,15 @@ def _forward_arguments(model: Model) -> dict[str, Any]:
         return {}
     cache = {"use_cache": False} if model.anatomy.causal else {}
     return cache | {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
+
+
+def _check_poolings(pooling: str, also: Sequence[str]) -> tuple[str, ...]:
+    for name in (pooling, *also):
+        check_pooling(name)
+    if also and "none" in (pooling, *also):
+        asked = ", ".join((pooling, *also))
+        raise InputError(f"poolings {asked} asked for together; none keeps a row a token and the others a row a text: leave none out")
+    return tuple(name for name in dict.fromkeys(also) if name != pooling)
 
 
 def _labels(n: int, ids: Sequence[str] | None) -> Callable[[int], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,13 +18,14 @@ def layer_name(index: int) -> str:
 
 
 class Taps:
-    """Hooks on the blocks that pool each hidden state as it passes by and keep nothing else; use as a context manager."""
+    """Hooks on the blocks that pool each hidden state as it passes by, in every way asked for, and keep nothing else; use as a context
+    manager."""
 
     def __init__(self, model: Model, wanted: tuple[int, ...]):
         self.blocks, self.wanted = model.blocks, wanted
-        self.pool: Pool | None = None
+        self.pools: Mapping[str, Pool] = {}
         self.shape: tuple[int, ...] = ()
-        self.rows: dict[int | str, Tensor] = {}
+        self.rows: dict[int, dict[str, Tensor]] = {}
         self.handles: list[Any] = []
 
     def __enter__(self) -> Taps:
@@ -39,16 +40,16 @@ class Taps:
         for handle in self.handles:
             handle.remove()
 
-    def start(self, pool: Pool, shape: tuple[int, ...]) -> None:
-        """Begin a batch of (b, t) tokens."""
-        self.pool, self.shape, self.rows = pool, shape, {}
+    def start(self, pools: Mapping[str, Pool], shape: tuple[int, ...]) -> None:
+        """Begin a batch of (b, t) tokens; `pools` by the name of their pooling."""
+        self.pools, self.shape, self.rows = pools, shape, {}
 
-    def finish(self) -> dict[int | str, Tensor]:
-        """The rows of the batch by layer. Raises ModelError when a block was never run."""
+    def finish(self) -> dict[str, dict[int | str, Tensor]]:
+        """The rows of the batch by pooling and layer. Raises ModelError when a block was never run."""
         silent = [index for index in self.wanted if index not in self.rows]
         if silent:
             raise ModelError(f"{layer_name(silent[0])} was not run by the model's forward; its anatomy is not what we take it for")
-        return self.rows
+        return {name: {index: rows[name] for index, rows in self.rows.items()} for name in self.pools}
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self._keep(0, args[0] if args else kwargs.get("hidden_states"))
@@ -59,7 +60,8 @@ class Taps:
     def _keep(self, index: int, states: Any) -> None:
         if index in self.rows:
             raise ModelError(f"{layer_name(index)} ran twice in one forward: models that repeat a block cannot be read layer by layer")
-        self.rows[index] = self.pool(check_states(states, self.shape, layer_name(index)))
+        states = check_states(states, self.shape, layer_name(index))
+        self.rows[index] = {name: pool(states) for name, pool in self.pools.items()}
 
 
 def check_states(states: Any, shape: tuple[int, ...], place: str) -> Tensor:

@@ -24,16 +24,38 @@ def diff(
         str | None, typer.Argument(metavar="TUNED", help="Hub id, folder or PEFT adapter folder.", show_default=False)
     ] = None,
     texts: Annotated[
-        Path | None,
-        typer.Option("--texts", "-t", help="txt (one text a line), jsonl, csv, tsv or parquet. Default: Python's own documentation."),
+        list[str] | None,
+        typer.Option(
+            "--texts",
+            "-t",
+            metavar="[NAME[@tuning]=]FILE",
+            show_default=False,
+            help="txt (one text a line), jsonl, csv, tsv, parquet, or hf:org/name:split. Repeat it as NAME=FILE for further sets, "
+            "NAME@tuning=FILE for texts the model was tuned on. Default: Python's own documentation.",
+        ),
     ] = None,
-    column: Annotated[str | None, typer.Option("--column", help="Column that holds the texts, for tables and jsonl.")] = None,
+    tuning_data: Annotated[
+        str | None, typer.Option("--tuning-data", metavar="FILE", help="Texts the model was tuned on, only looked for in --texts.")
+    ] = None,
+    column: Annotated[str | None, typer.Option("--column", help="Column that holds the texts, for tables, jsonl and hf:.")] = None,
+    chat_template: Annotated[
+        bool,
+        typer.Option("--chat-template", help="Texts are user turns, or the conversations in a column 'messages', in TUNED's chat template."),
+    ] = False,
     sample: options.Sample = None,
     measures: options.Measures = None,
     layers: options.Layers = None,
     pooling: Annotated[
         str, typer.Option("--pooling", help="How tokens become one row a text: mean, cls, last; none keeps token rows.")
     ] = "mean",
+    also_pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--also-pooling",
+            show_default=False,
+            help="Further poolings, from the same pass: does the headline hold under them? For example cls,last.",
+        ),
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="Put before every text, such as 'passage: '. Default: what the base declares.")
     ] = None,
@@ -69,18 +91,23 @@ def diff(
             only_weights(context, out, as_json=json)
             return
         wanted = options.parse_layers(layers)
+        given, tuning = options.parse_texts(texts)
         from tunescope.comparison import diff as compare
 
         with progress(not json) as report:
             comparison = compare(
                 base,
                 tuned,
-                texts,
+                given,
+                tuning=tuning,
+                tuning_data=tuning_data,
                 measures=measures,
                 layers=wanted,
                 sample=sample,
                 column=column,
                 pooling=pooling,
+                also_pooling=also_pooling or (),
+                chat_template=chat_template,
                 prompt=prompt,
                 max_length=max_length,
                 batch_size=batch_size,

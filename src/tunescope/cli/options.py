@@ -43,3 +43,25 @@ def parse_layers(text: str | None) -> list[int] | None:
             raise InputError(f"--layers {text} asked for; give indices and ranges such as 0,3,8-12")
         found.extend(range(int(first), int(last or first) + 1))
     return found
+
+
+def parse_texts(given: list[str] | None) -> tuple[str | dict[str, str] | None, list[str]]:
+    """The --texts as `ts.diff` takes them: one file as it is, several as {name: file}; and which names are tagged tuning.
+
+    Raises InputError when two have one name, UnknownName for another tag.
+    """
+    from tunescope.errors import InputError
+    from tunescope.texts.sets import TUNING, default_name, parse_text_set
+
+    parsed = [parse_text_set(text) for text in given or []]
+    if not parsed:
+        return None, []
+    if len(parsed) == 1 and parsed[0][0] is None:
+        return parsed[0][1], []
+    names = [name or default_name(path) for name, path, _ in parsed]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two of --texts are called '{twice}'; give each a name of its own: --texts NAME=FILE")
+    return dict(zip(names, (path for _, path, _ in parsed), strict=True)), [
+        name for name, (_, _, role) in zip(names, parsed, strict=True) if role == TUNING
+    ]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunescope.activations import Activations, capture
+from tunescope.activations.chat import template_for
+from tunescope.comparison.elsewhere import Elsewhere, further_poolings
 from tunescope.comparison.findings import Findings, Progress, locality_of
 from tunescope.comparison.layers import value_and_change
 from tunescope.comparison.result import Comparison
@@ -18,7 +20,7 @@ from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.geometry import select
 from tunescope.geometry.measures import Measure
 from tunescope.models import Model, load_pair
-from tunescope.texts import Corpus, as_corpus
+from tunescope.texts import Corpus, as_corpus, as_text_sets
 
 NOISE_TEXTS = 64  # texts run a second time, in other batches, to measure the noise of the arithmetic
 
@@ -28,11 +30,15 @@ def diff(
     tuned: Any = None,
     texts: Any = None,
     *,
+    tuning: Iterable[str] = (),
+    tuning_data: Any = None,
     measures: Iterable[str] | str | None = None,
     layers: Iterable[int] | None = None,
     sample: int | None = None,
     column: str | None = None,
     pooling: str = "mean",
+    also_pooling: Iterable[str] | str = (),
+    chat_template: bool = False,
     prompt: str | None = None,
     max_length: int | None = None,
     batch_size: int = 32,
@@ -51,10 +57,15 @@ def diff(
     Args:
         base, tuned: hub ids, folders, PEFT adapter folders, sentence-transformers folders or loaded models. With tuned None, base is an
             adapter (or a PeftModel) and its own base is read from its config.
-        texts: a file (txt, jsonl, csv, tsv, parquet), a list of strings or a Corpus; None is the documentation that ships with Python.
+        texts: a file (txt, jsonl, csv, tsv, parquet), "hf:org/name:split", a list of strings or a Corpus; None is the documentation that
+            ships with Python. {name: such a thing, …} is several sets: the result is about the first, and `text_sets` says whether its
+            headline holds on the others, each of which costs a pass of its own and the measures again.
+        tuning: names of the sets whose texts the model was tuned on. tuning_data: texts it was tuned on, only looked for in the sets.
         measures: names, "all", or None for the default set (cka, debiased_cka, procrustes, nps, isotropy).
         layers: 0 (embeddings) to L; all by default. sample: that many texts, hash-chosen. column: of a table or jsonl.
         pooling: mean, cls, last, or none (token rows; intervals are over texts). prompt: put before every text; None: as the base declares.
+        also_pooling: others, from the same pass, to see whether the headline depends on it; each costs its rows in memory and the measures
+            again. chat_template: texts are user turns (or the conversations in a file's `messages`), in the tuned tokenizer's template.
         max_length: tokens; None: the shorter of what the two declare.
         controls: further models of the same base (`ts.perturb`) shown beside the tuned one.
         ruler: also measure known disturbances of the base (weight noise, rounding to 8 and 4 bits, dropout) on up to 256 of the texts.
@@ -66,9 +77,11 @@ def diff(
     if ruler and pooling == "none":
         raise InputError("the ruler compares pooled texts; leave --ruler out, or choose another pooling than none")
     layers = None if layers is None else _indices(layers)
-    corpus = as_corpus(texts, column=column, sample=sample, seed=seed)
-    if pooling != "none":
-        _check_enough(chosen, corpus)
+    sets = as_text_sets(texts, tuning=tuning, column=column, sample=sample, seed=seed, chats=chat_template)
+    tuned_on = None if tuning_data is None else as_corpus(tuning_data, chats=chat_template)
+    further = further_poolings(pooling, also_pooling)
+    for text_set in sets if pooling != "none" else ():
+        _check_enough(chosen, text_set.corpus)
     clock = _Clock()
     base, tuned = (None, base) if tuned is None else (base, tuned)
     pair = load_pair(
@@ -82,15 +95,28 @@ def diff(
         "max_length": min(model.max_length for model in pair) if max_length is None else max_length,
         "batch_size": batch_size,
     }
+    template = template_for(*pair, prompt=prompt) if chat_template else None
+    if template is not None:
+        sets, reading = template.render(sets), reading | template.reading
+    corpus = sets[0].corpus
     say = progress or (lambda stage, done, total: None)
 
-    def read(model: Model, label: str, some: Sequence[int] | None = None) -> Activations:
+    def read(
+        model: Model, label: str, some: Sequence[int] | None = None, corpus: Corpus = corpus, also: Sequence[str] = ()
+    ) -> Activations:
         read_from = corpus if some is None else corpus.rows(some)
-        asked = _per_side(reading, layers, pair, model)
+        asked = _per_side(reading, layers, pair, model) | {"also": also}
         return capture(model, read_from.texts, **asked, ids=read_from.ids, progress=lambda d, t: say(f"reading texts with {label}", d, t))
 
-    acts = [read(model, side) for model, side in zip(pair, ("base", "tuned"), strict=True)]
-    noise = _noise(pair[0], corpus, acts[0], chosen, reading, layers) if pooling != "none" else {}
+    def both(corpus: Corpus, name: str = "", also: Sequence[str] = ()) -> list[Activations]:
+        labels = [f"{side} ({name})" if name else side for side in ("base", "tuned")]
+        return [read(model, label, corpus=corpus, also=also) for model, label in zip(pair, labels, strict=True)]
+
+    def quiet(corpus: Corpus, acts: Activations) -> dict[int | str, dict[str, float | None]]:
+        return _noise(pair[0], corpus, acts, chosen, reading | {"pooling": acts.pooling}, layers) if acts.pooling != "none" else {}
+
+    acts = both(corpus, also=further)
+    noise = quiet(corpus, acts[0])
     clock.lap("forward")
     sides = Side.of(pair[0], acts[0]), Side.of(pair[1], acts[1])
     findings = Findings(*sides, corpus, chosen, noise, seed, say)
@@ -99,6 +125,13 @@ def diff(
     changes = {row["index"]: row["measures"]["cka"]["change"] for row in result["layers"]}
     result["weights"] = weight_profile(*pair, changes=changes, work=RANK_WORK, progress=say)
     clock.lap("weights")
+    result["text_sets"] = None
+    elsewhere = Elsewhere(sets, tuned_on, any(model.anatomy.causal for model in pair), chosen, seed, say)
+    if elsewhere.asked(further):
+        result = elsewhere.added_to(result, sides, both, quiet)
+        clock.lap("elsewhere")
+    if template is not None:
+        result = template.added_to(result)
     result["controls"] = [_control(name, model, acts[0], read(model, name), chosen) for name, model in (controls or {}).items()]
     if controls:
         clock.lap("controls")

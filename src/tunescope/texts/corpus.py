@@ -84,6 +84,12 @@ class Corpus:
             warnings=warnings,
         )
 
+    def with_texts(self, texts: Iterable[str]) -> Corpus:
+        """The same rows, each with another text in its place: as a template writes it, for example."""
+        repeats = _duplicates(self.texts)  # counted again
+        notes = [warning for warning in self.warnings if warning not in repeats]
+        return Corpus.of(texts, self.ids, self.source, columns=self.columns, sampled_from=self.sampled_from, warnings=notes)
+
 
 def hash_texts(texts: Iterable[str]) -> str:
     """sha256, in hex, over every text in order: its length in UTF-8 bytes (8 bytes, little-endian), then those bytes."""

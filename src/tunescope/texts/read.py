@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunescope.errors import InputError, TextsError, UnknownName
+from tunescope.texts.chats import CHAT_TEXT, MESSAGES, with_chat_texts
 from tunescope.texts.corpus import Corpus
 from tunescope.texts.documentation import documentation_source, paragraphs
+from tunescope.texts.hub import PREFIX, read_hub
 from tunescope.texts.tables import READERS, Table
 
 # Tried in this order, without regard to case, when no column is named.
@@ -16,13 +18,18 @@ TEXT_COLUMNS = ("text", "sentence", "passage", "content", "document", "body", "q
 ID_COLUMNS = ("id", "_id")
 
 
-def read_texts(path: str | Path, *, column: str | None = None, sample: int | None = None, seed: int = 0) -> Corpus:
-    """The texts of a .txt (one a line), .jsonl, .csv, .tsv or .parquet file, in its order.
+def read_texts(path: str | Path, *, column: str | None = None, sample: int | None = None, seed: int = 0, chats: bool = False) -> Corpus:
+    """The texts of a .txt (one a line), .jsonl, .csv, .tsv or .parquet file, in its order, or of a dataset on the hub.
 
     A table's texts are in `column`; without one, in the first of `TEXT_COLUMNS` it has, else in its only column of strings. Its other
     columns are kept. Blank texts are skipped and counted in `warnings`; a null or a number is an error, as is a byte that is not UTF-8.
-    `sample`: keep n texts, see `Corpus.sample`. Raises `TextsError` (with file and line), `UnknownName` for a column the file has not.
+    `sample`: keep n texts, see `Corpus.sample`. `chats`: where no column is named and the file has one called `messages`, its rows are
+    conversations, see `texts.chats`. "hf:org/name:split" streams a dataset, whose first texts are kept, see `texts.hub`.
+    Raises `TextsError` (with file and line), `UnknownName` for a column the file has not.
     """
+    if isinstance(path, str) and path.startswith(PREFIX):
+        dataset = read_hub(path, sample=sample)
+        return corpus_of(dataset.table, dataset.source, column, chats=chats)
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
     try:
@@ -37,20 +44,28 @@ def read_texts(path: str | Path, *, column: str | None = None, sample: int | Non
         raise TextsError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not table.rows:
         raise TextsError(f"{path}: no texts in it; a comparison needs one text a line or row")
-    corpus = _corpus(table, path, column)
+    if column is not None and path.suffix.lower() == ".txt":
+        raise InputError(f"column={column!r} was given and {path} has none: .txt is one text a line; leave it out")
+    corpus = corpus_of(table, str(path), column, chats=chats)
     return corpus if sample is None else corpus.sample(sample, seed=seed)
 
 
 def as_corpus(
-    texts: str | Path | Sequence[str] | Corpus | None, *, column: str | None = None, sample: int | None = None, seed: int = 0
+    texts: str | Path | Sequence[str] | Corpus | None,
+    *,
+    column: str | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    chats: bool = False,
 ) -> Corpus:
     """What every call takes as `texts`: a path, a sequence of strings, a `Corpus`, or None for the documentation that ships with Python.
 
-    A string is always a path: a single text goes in a list. `column` is for files only. Raises `TextsError` for an item that is not a
-    string or is blank, by its position, and `InputError` for what is not a sequence of texts at all.
+    A string is always a path (or "hf:…"): a single text goes in a list. `column` and `chats` are for files and datasets only.
+    Raises `TextsError` for an item that is not a string or is blank, by its position, and `InputError` for what is not a sequence of
+    texts at all.
     """
     if isinstance(texts, (str, Path)):
-        return read_texts(texts, column=column, sample=sample, seed=seed)
+        return read_texts(texts, column=column, sample=sample, seed=seed, chats=chats)
     if column is not None:
         raise InputError(f"column={column!r} was given with texts that are not a file; leave it out")
     if texts is None:
@@ -79,14 +94,15 @@ def _given(texts: Sequence[str]) -> Corpus:
     return Corpus.of(map(str, items), (f"text {number}" for number in range(len(items))), f"{len(items):,} texts given as a {kind}")
 
 
-def _corpus(table: Table, path: Path, column: str | None) -> Corpus:
-    if column is not None and path.suffix.lower() == ".txt":
-        raise InputError(f"column={column!r} was given and {path} has none: .txt is one text a line; leave it out")
-    name, notes = _text_column(table, path, column)
+def corpus_of(table: Table, source: str, column: str | None, *, chats: bool = False) -> Corpus:
+    """The texts of a table read from `source`, a path or the name of a dataset."""
+    if chats and column in (None, MESSAGES) and MESSAGES in table.columns:
+        table, column = with_chat_texts(table, source), CHAT_TEXT
+    name, notes = _text_column(table, source, column)
     kept = []
     for row, cell in enumerate(table.columns[name]):
         if not isinstance(cell, str):
-            raise TextsError(f"{path}, {table.rows[row]}: column '{name}' is {_shown(cell)}, not a text; fill it in or remove the row")
+            raise TextsError(f"{source}, {table.rows[row]}: column '{name}' is {_shown(cell)}, not a text; fill it in or remove the row")
         if cell.strip():
             kept.append(row)
     blank = len(table.rows) - len(kept)
@@ -95,25 +111,25 @@ def _corpus(table: Table, path: Path, column: str | None) -> Corpus:
     names = next((columns[key] for key in ID_COLUMNS if key in columns), (None,) * len(kept))
     ids = (table.rows[row] if given is None or given == "" else str(given) for row, given in zip(kept, names, strict=True))
     texts = (table.columns[name][row] for row in kept)
-    return Corpus.of(texts, ids, str(path), columns=columns, warnings=(*table.warnings, *notes, *skipped))
+    return Corpus.of(texts, ids, source, columns=columns, warnings=(*table.warnings, *notes, *skipped))
 
 
-def _text_column(table: Table, path: Path, column: str | None) -> tuple[str, tuple[str, ...]]:
+def _text_column(table: Table, source: str, column: str | None) -> tuple[str, tuple[str, ...]]:
     """The column to read, and a warning when another could have been meant."""
     if column is not None:
         if column not in table.columns:
-            raise UnknownName(f"column of {path}", column, table.columns)
+            raise UnknownName(f"column of {source}", column, table.columns)
         return column, ()
     usual = sorted((name for name in table.columns if name.lower() in TEXT_COLUMNS), key=lambda name: TEXT_COLUMNS.index(name.lower()))
     if usual:
         others = ", ".join(f"'{name}'" for name in usual[1:])
-        return usual[0], ((f"texts are column '{usual[0]}' of {path}; it also has {others}: name a column to choose",) if others else ())
+        return usual[0], ((f"texts are column '{usual[0]}' of {source}; it also has {others}: name a column to choose",) if others else ())
     strings = [name for name, cells in table.columns.items() if all(isinstance(cell, str) for cell in cells)]
     strings = [name for name in strings if not all(map(_is_number, table.columns[name]))]
     if len(strings) == 1:
         return strings[0], ()
     listed = ", ".join(f"'{name}'" for name in table.columns)
-    raise TextsError(f"{path}: which column holds the texts? It has {listed}; name one (--column), or call it '{TEXT_COLUMNS[0]}'")
+    raise TextsError(f"{source}: which column holds the texts? It has {listed}; name one (--column), or call it '{TEXT_COLUMNS[0]}'")
 
 
 def _is_number(cell: str) -> bool:
