@@ -152,6 +152,53 @@ def _weights(rows: list[dict]) -> dict:
     return {"blocks": blocks, "matrices": matrices, "slope": 0.034, "rank_slope": 0.97, "notes": ["their ratio grows with depth."]}
 
 
+def _text_sets(rows: list[dict], *, headline: str) -> dict:
+    """The main set, tuning texts that changed twice as far, a set that agrees; two more poolings, of which one does not count."""
+
+    def layers(factor: float, power: float) -> list[dict]:
+        made = []
+        for row in rows:
+            change = min(0.95, factor * row["measures"]["cka"]["change"] * row["depth"] ** power)
+            made.append({key: row[key] for key in ("index", "name", "depth")} | _row(change, row["depth"]))
+        return made
+
+    def read_off(made: list[dict]) -> dict:
+        top = max(made, key=lambda row: row["measures"]["cka"]["change"])
+        numbers = top["measures"]["cka"]
+        peak = {"index": top["index"], "name": top["name"]} | {key: numbers[key] for key in ("value", "change", "low", "high")}
+        return {"layers": made, "headline": headline, "peak": peak, "locality": {"cka": {"slope": 0.4}}}
+
+    def one(name: str, role: str, made: list[dict]) -> dict:
+        return {"name": name, "role": role, "n": 1000, "sha256": sha(name), "source": f"{name}.jsonl", "sampled_from": None,
+                "output": None} | read_off(made)  # fmt: skip
+
+    def held(holds: bool | None, most: str, *changed: tuple[str, str, str]) -> dict:
+        words = [dict(zip(("block", "here", "there"), row, strict=True)) for row in changed]
+        return {"verdict": {"place": holds, "words": holds, "holds": holds, "most_moved": most, "contradicted": words}}
+
+    last = rows[-1]["name"]
+    shares = {"of_a": {"texts": 52, "share": 0.052}, "of_b": {"texts": 50, "share": 0.05}}
+    agreement = {"measure": "cka", "rank_correlation": 0.943, "n": len(rows) - 1}
+    return {
+        "sets": [
+            one("wiki", "general", layers(1, 0)),
+            one("reviews", "tuning", layers(2, 0.3)) | held(False, last, (last, "refined", "rewritten")),
+            one("code", "general", layers(0.9, 0.1)) | held(True, last),
+        ],
+        "agreement": [{"a": a, "b": b, **agreement} for a, b in (("wiki", "reviews"), ("wiki", "code"), ("reviews", "code"))],
+        "overlap": [{"a": "wiki", "b": "reviews", "exact": shares, "folded": shares}],
+        "pooling": [
+            {"pooling": "last", "counts": True, "reason": None, "agreement": [agreement]} | read_off(layers(0.7, 0)) | held(True, last),
+            {"pooling": "cls", "counts": False, "reason": "the first token of a causal model reads no other token",
+             "agreement": [{"measure": "cka", "rank_correlation": None, "n": 0, "reason": "no block has a value"}]}
+            | read_off(layers(0.2, 1)) | held(None, last),
+        ],
+        "survives": {"text_set": False, "pooling": True, "said": (
+            f"The headline does not hold on 'reviews' (tuning texts): status words change ({last} refined → rewritten). The headline "
+            "holds on 'code'. The headline holds under last pooling.")},
+    }  # fmt: skip
+
+
 TEXTS = (
     ("line 412", "os.path.commonpath(paths): Return the longest common sub-path of each pathname in the sequence paths.", 0.612, 1),
     ("line 88", HOSTILE_TEXT, 0.588, 2),
@@ -210,6 +257,7 @@ def example(
         "texts": {"site": "output", "most": texts[:5], "least": texts[5:]},
         "weights": _weights(rows),
         "controls": _controls(rows),
+        "text_sets": _text_sets(rows, headline="The change sits in the last layers."),
         "warnings": ["23 of 1,000 texts are duplicates of another; their neighbours tie."],
         "notes": ["block 6 is read before the final norm; the site `final` is read after it."],
         "versions": {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "python": "3.11.9"},
@@ -226,6 +274,10 @@ def hostile() -> dict:
     payload["data"]["source"] = HOSTILE_TEXT
     payload["data"]["prompt"] = HOSTILE_TEXT
     payload["controls"][0]["name"] = HOSTILE_TEXT
+    payload["text_sets"]["sets"][1] |= {"name": HOSTILE_TEXT, "role": HOSTILE_TEXT}
+    payload["text_sets"]["survives"]["said"] = HOSTILE_TEXT
+    payload["text_sets"]["overlap"][0]["a"] = HOSTILE_TEXT
+    payload["text_sets"]["pooling"][1]["agreement"][0]["reason"] = HOSTILE_TEXT
     payload["layers"][1]["name"] = HOSTILE_TEXT
     payload["cross"]["base_names"] = [HOSTILE_TEXT, *payload["cross"]["base_names"][1:]]
     payload["measures"]["cka"]["reference"] = "javascript:alert(3)"

@@ -363,6 +363,7 @@ def test_figures_are_written_as_png_and_svg(tmp_path):
             "neighbourhood_curve",
             "weight_change",
             "representation_change",
+            *(f"elsewhere_{order}" for order in range(5)),
         )
         for kind in ("png", "svg")
     }

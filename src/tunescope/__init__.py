@@ -16,6 +16,7 @@ from tunescope.version import __version__ as __version__
 _HOME = {
     "Comparison": "comparison",
     "MEASURES": "geometry",
+    "TextSet": "texts",
     "capture": "activations",
     "cca": "geometry.front",
     "change_rank": "geometry.front",

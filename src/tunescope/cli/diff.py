@@ -30,8 +30,8 @@ def diff(
             "-t",
             metavar="[NAME[@tuning]=]FILE",
             show_default=False,
-            help="txt (one text a line), jsonl, csv, tsv, parquet, or hf:org/name:split. Repeat it as NAME=FILE for further sets, "
-            "NAME@tuning=FILE for texts the model was tuned on. Default: Python's own documentation.",
+            help="txt (one text a line), jsonl, csv, tsv, parquet, or hf:org/name:split. Repeat it as NAME=FILE for further sets "
+            "(a pass each), NAME@tuning=FILE for texts the model was tuned on. Default: Python's own documentation.",
         ),
     ] = None,
     tuning_data: Annotated[
@@ -40,7 +40,7 @@ def diff(
     column: Annotated[str | None, typer.Option("--column", help="Column that holds the texts, for tables, jsonl and hf:.")] = None,
     chat_template: Annotated[
         bool,
-        typer.Option("--chat-template", help="Texts are user turns, or the conversations in a column 'messages', in TUNED's chat template."),
+        typer.Option("--chat-template", help="Read texts as user turns (or a column 'messages' as chats) in TUNED's chat template."),
     ] = False,
     sample: options.Sample = None,
     measures: options.Measures = None,
@@ -53,7 +53,7 @@ def diff(
         typer.Option(
             "--also-pooling",
             show_default=False,
-            help="Further poolings, from the same pass: does the headline hold under them? For example cls,last.",
+            help="Does the headline hold under these poolings too? From the same pass; they cost memory and measuring. Example: cls,last.",
         ),
     ] = None,
     prompt: Annotated[

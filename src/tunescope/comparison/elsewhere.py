@@ -13,7 +13,7 @@ from tunescope.comparison.findings import Progress, locality_of
 from tunescope.comparison.headline import headline
 from tunescope.comparison.layers import measure_place
 from tunescope.comparison.side import Side, pairings
-from tunescope.comparison.text_sets import blocks, most_moved, rank_agreement, verdict
+from tunescope.comparison.text_sets import blocks, most_moved, rank_agreement, survival, verdict
 from tunescope.comparison.warn import about_texts
 from tunescope.errors import InputError
 from tunescope.geometry.measures import Measure
@@ -71,8 +71,8 @@ class Elsewhere:
     ) -> dict[str, Any]:
         """The main payload with `text_sets` and what a reader of them must know.
 
-        sides: as in the main comparison; other poolings are in their `acts.also`. read: (texts, their name) to the rows of both models; the rows
-        of one further set are held at a time. noise: (texts, the base's rows) to the noise of the arithmetic there.
+        sides: as in the main comparison; other poolings are in their `acts.also`. read: (texts, their name) to the rows of both models;
+        those of one further set are held at a time. noise: (texts, the base's rows) to the noise of the arithmetic there.
         """
         found, said = [self._main(main)], []
         for further in self.sets[1:]:
@@ -189,40 +189,6 @@ def slim(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         | {"measures": {name: {key: cell[key] for key in KEPT} for name, cell in row["measures"].items()}}
         for row in rows
     ]
-
-
-def survival(sets: Sequence[Mapping[str, Any]], poolings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """{text_set, pooling, said}: whether the headline holds on all further sets and under all poolings that count, and in words.
-
-    None where none was asked for, or none can be judged and the others hold.
-    """
-    counted = [one for one in poolings if one["counts"]]
-    said = [_sentence(one["verdict"], f"on '{one['name']}'{' (tuning texts)' if one['role'] == TUNING else ''}") for one in sets]
-    said += [_sentence(one["verdict"], f"under {one['pooling']} pooling") for one in counted]
-    said += [f"{one['pooling']} pooling does not count: {one['reason']}." for one in poolings if not one["counts"]]
-    return {"text_set": _all(sets), "pooling": _all(counted), "said": " ".join(said)}
-
-
-def _all(found: Sequence[Mapping[str, Any]]) -> bool | None:
-    held = [one["verdict"]["holds"] for one in found]
-    if False in held:
-        return False
-    return True if held and None not in held else None
-
-
-def _sentence(found: Mapping[str, Any], where: str) -> str:
-    if found["holds"] is None:
-        return f"Whether the headline holds {where} cannot be judged: a block has no value."
-    if found["holds"]:
-        return f"The headline holds {where}."
-    why = []
-    if not found["place"]:
-        why.append(f"{found['most_moved']} moved most" if found["most_moved"] else "nothing moved")
-    if found["contradicted"]:
-        first = ", ".join(f"{one['block']} {one['here']} → {one['there']}" for one in found["contradicted"][:3])
-        more = len(found["contradicted"]) - 3
-        why.append(f"status words change ({first}{f' and {more} more' if more > 0 else ''})")
-    return f"The headline does not hold {where}: {' and '.join(why)}."
 
 
 def _head(text_set: TextSet) -> dict[str, Any]:

@@ -19,6 +19,7 @@ OURS = {*RESULTS, "report.html", "records.jsonl", "figures"}
 FIGURES = (
     "cross_layer",
     "depth_curve_",
+    "elsewhere_",
     "isotropy",
     "mean_cosine",
     "neighbourhood_curve",

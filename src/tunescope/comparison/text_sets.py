@@ -22,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from tunescope.geometry.profile import status
+from tunescope.texts.sets import TUNING
 
 WORDS = ("rewritten", "refined", "untouched")  # by rising CKA
 FEWEST = 3  # blocks for a rank correlation
@@ -91,6 +92,40 @@ def rank_agreement(here: Sequence[Row], there: Sequence[Row], measure: str) -> d
     if (np.ptp(known, axis=0) == 0).any():
         return found | {"reason": "all blocks changed alike, so there is no order"}
     return found | {"rank_correlation": float(stats.spearmanr(known[:, 0], known[:, 1]).statistic)}
+
+
+def survival(sets: Sequence[Mapping[str, Any]], poolings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{text_set, pooling, said}: whether the headline holds on all further sets and under all poolings that count, and in words.
+
+    None where none was asked for, or none can be judged and the others hold.
+    """
+    counted = [one for one in poolings if one["counts"]]
+    said = [_sentence(one["verdict"], f"on '{one['name']}'{' (tuning texts)' if one['role'] == TUNING else ''}") for one in sets]
+    said += [_sentence(one["verdict"], f"under {one['pooling']} pooling") for one in counted]
+    said += [f"{one['pooling']} pooling does not count: {one['reason']}." for one in poolings if not one["counts"]]
+    return {"text_set": _all(sets), "pooling": _all(counted), "said": " ".join(said)}
+
+
+def _all(found: Sequence[Mapping[str, Any]]) -> bool | None:
+    held = [one["verdict"]["holds"] for one in found]
+    if False in held:
+        return False
+    return True if held and None not in held else None
+
+
+def _sentence(found: Mapping[str, Any], where: str) -> str:
+    if found["holds"] is None:
+        return f"Whether the headline holds {where} cannot be judged: a block has no value."
+    if found["holds"]:
+        return f"The headline holds {where}."
+    why = []
+    if not found["place"]:
+        why.append(f"{found['most_moved']} moved most" if found["most_moved"] else "nothing moved")
+    if found["contradicted"]:
+        first = ", ".join(f"{one['block']} {one['here']} → {one['there']}" for one in found["contradicted"][:3])
+        more = len(found["contradicted"]) - 3
+        why.append(f"status words change ({first}{f' and {more} more' if more > 0 else ''})")
+    return f"The headline does not hold {where}: {' and '.join(why)}."
 
 
 def _place_holds(here: Row | None, top: Row | None, there: Sequence[Row]) -> bool:

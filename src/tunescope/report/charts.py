@@ -10,6 +10,7 @@ from tunescope.report import reading
 from tunescope.report.chart_parts import Tables
 from tunescope.report.cross_layer import cross_layer
 from tunescope.report.depth_curve import depth_curve
+from tunescope.report.elsewhere import elsewhere_chart, panels
 from tunescope.report.neighbourhood import neighbourhood_curve
 from tunescope.report.published_axis import published_slopes, published_width
 from tunescope.report.ruler_marks import ruler_marks
@@ -41,6 +42,8 @@ def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[
     if (payload.get("weights") or {}).get("blocks"):
         draw["weight_change"] = functools.partial(weight_change, payload)
         draw["representation_change"] = functools.partial(representation_change, payload)
+    if reading.comparing(payload):
+        draw |= {f"elsewhere_{order}": functools.partial(elsewhere_chart, payload, order) for order in range(len(panels(payload)))}
     made = {name: _finish(drawing, width) for name, drawing in draw.items()}
     return {name: spec for name, spec in made.items() if spec}
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tunescope.errors import OutputError
-from tunescope.report import reading
+from tunescope.report import elsewhere, reading
 from tunescope.report.theme import LIGHT
 
 WIDTH = 760
@@ -56,6 +56,8 @@ def _title(payload: reading.Payload, name: str) -> dict:
         "weight_change": "How far each block’s weights moved",
         "representation_change": "How far each block’s output moved",
     }
+    if name.startswith("elsewhere_"):
+        return elsewhere.figure_title(payload, int(name.removeprefix("elsewhere_")))
     text = known.get(name) or (f"Change by layer: {about['title']}" if name.startswith("depth_curve_") else about["title"])
     sides = [_short((payload.get(side) or {}).get("name") or side) for side in ("base", "tuned")]
     rows = (payload.get("data") or {}).get("n")

@@ -6,7 +6,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from tunescope.report import bundle, provenance, reading, theme, weight_table
+from tunescope.report import bundle, elsewhere, provenance, reading, theme, weight_table
 from tunescope.report.numbers import MISSING, count, interval, percent, signed, three
 from tunescope.report.published_place import published_place
 from tunescope.report.ruler_marks import ruler_measure
@@ -62,6 +62,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "measures": measures, "rows": reading.layers(payload), "has_curve": any(name.startswith("depth_curve_") for name in drawn),
         "cross": _cross(payload) if "cross_layer" in drawn else None, "width": _width(payload, drawn),
         "published": published_place(payload, drawn),
+        "elsewhere": elsewhere.view(payload, drawn) if measures else None,
         "curve": _curve(payload) if "neighbourhood_curve" in drawn else None,
         "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload)],
         "weights": weight_table.section(payload, drawn),

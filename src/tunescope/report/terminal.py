@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from tunescope.report import reading, weight_table
+from tunescope.report import elsewhere, reading, weight_table
 from tunescope.report.numbers import MISSING, count, half_width, percent, signed, three
 
 if TYPE_CHECKING:
@@ -153,4 +153,4 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
         lines.append("ruler, largest change: " + " · ".join(ruler))
     if payload.get("ruler"):
         lines.append(f"as far as what? {payload['ruler']['said']}")
-    return lines
+    return lines + [plain(line) for line in elsewhere.lines(payload)]

@@ -32,7 +32,8 @@ def chats_of(corpus: Corpus) -> list[list[dict[str, str]]]:
 
 def _as_text(cell: Any, where: str) -> str:
     if not isinstance(cell, list) or not cell:
-        raise TextsError(f'{where}: messages is {type(cell).__name__}, not a list of {{"role": …, "content": …}}')
+        found = "empty" if cell == [] else f"a {type(cell).__name__}"
+        raise TextsError(f'{where}: messages is {found}; it must be a list of {{"role": …, "content": …}}')
     lines = []
     for number, message in enumerate(cell, start=1):
         role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)

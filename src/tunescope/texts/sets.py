@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,12 +53,12 @@ def parse_text_set(given: str) -> tuple[str | None, str, str]:
     Raises UnknownName for another role.
     """
     found = _NAMED.fullmatch(given)
-    if found is None or Path(given).exists():
+    if found is None or os.path.exists(given):
         return None, given, GENERAL
     role = found["role"] or GENERAL
     if role not in ROLES:
         raise UnknownName(f"role of the text set '{found['name']}'", role, ROLES)
-    return found["name"], found["path"], role
+    return found["name"], os.path.expanduser(found["path"]), role
 
 
 def as_text_sets(
