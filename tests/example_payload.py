@@ -70,7 +70,8 @@ def _row(change: float, depth: float) -> dict:
         "value": tuned, "base": base, "change": tuned - base, "low": tuned - 0.006, "high": tuned + 0.006,
         "null": None, "null_sd": None, "noise": None, "null_reason": "permuting the rows of one array changes nothing",
     }  # fmt: skip
-    return {"status": status, "identical": change == 0, "saturated": False, "measures": measures}
+    outliers = _outliers(1 - change)
+    return {"status": status, "identical": change == 0, "saturated": False, "measures": measures, "outliers": outliers}
 
 
 def _cross(names: list[str], changes: list[float]) -> dict:
@@ -80,7 +81,51 @@ def _cross(names: list[str], changes: list[float]) -> dict:
         for i in range(count)
     ]
     values = [[min(1.0, max(0.02, value)) for value in row] for row in values]
-    return {"measure": "cka", "values": values, "base_names": names, "tuned_names": names, "null": [[0.071] * count for _ in names]}
+    matching = {"measure": "debiased_cka", "floor": 0.0063, "tested": count * (count - 1), "rule": "kept, moved and new are decided."}
+    return {"measure": "cka", "values": values, "base_names": names, "tuned_names": names, "null": [[0.071] * count for _ in names],
+            "layers": _matches(names, changes), "matching": matching}  # fmt: skip
+
+
+def _matches(names: list[str], changes: list[float]) -> list[dict]:
+    """Every layer with its own, as `cross.layers`."""
+    return [
+        {
+            "index": i, "name": name, "own_index": i, "own_name": name, "best_index": i, "best_name": name, "displacement": 0,
+            "displacement_depth": 0.0, "value": 1 - change, "low": 1 - change - 0.01, "high": 1 - change + 0.01, "null": 0.0,
+            "null_sd": 0.0014, "own_value": 1 - change, "difference": 0.0, "difference_low": None, "difference_high": None,
+            "similarity": None, "verdict": "kept", "reason": None,
+        }
+        for i, (name, change) in enumerate(zip(names, changes, strict=True))
+    ]  # fmt: skip
+
+
+def displaced() -> dict:
+    """The example in which block 2 carries block 5, block 4 is new and block 6 is a shade closer to block 5; block 1 has a massive
+    dimension."""
+    payload = example()
+    found = payload["cross"]["layers"]
+    found[2] |= {
+        "best_index": 5, "best_name": "block 5", "displacement": 3, "displacement_depth": 0.5, "value": 0.912, "low": 0.897, "high": 0.927,
+        "own_value": 0.441, "difference": 0.471, "difference_low": 0.43, "difference_high": 0.512, "similarity": 0.48, "verdict": "moved",
+    }  # fmt: skip
+    found[4] |= {"value": 0.004, "low": -0.001, "high": 0.009, "own_value": 0.004, "verdict": "new"}
+    found[6] |= {
+        "best_index": 5, "best_name": "block 5", "displacement": -1, "displacement_depth": -1 / 6, "value": 0.702, "low": 0.66,
+        "high": 0.744, "own_value": 0.694, "difference": 0.008, "difference_low": -0.004, "difference_high": 0.02, "similarity": 0.93,
+    }  # fmt: skip
+    payload["layers"][1]["outliers"] |= {"share": {"base": 0.71, "tuned": 0.68}, "robust_cka": 0.412, "disagree": True, "owned": True}
+    return payload
+
+
+def _outliers(value: float) -> dict:
+    sides = {"base": 0.018, "tuned": 0.017}
+    return {
+        "share": sides, "counts": [1, 3, 10], "shares": {side: [0.018, 0.04, 0.09] for side in sides},
+        "top": dict.fromkeys(sides, [217, 8]),
+        "gram_share": {"base": 0.16, "tuned": 0.15}, "dead": {"base": 0, "tuned": 0}, "robust": "standardised", "robust_cka": value,
+        "robust_change": 1 - value, "robust_low": value - 0.01, "robust_high": value + 0.01, "robust_null": 0.04, "robust_null_sd": 0.001,
+        "robust_status": "refined", "owned": False, "disagree": False,
+    }  # fmt: skip
 
 
 def _controls(rows: list[dict]) -> list[dict]:
@@ -280,6 +325,7 @@ def hostile() -> dict:
     payload["text_sets"]["pooling"][1]["agreement"][0]["reason"] = HOSTILE_TEXT
     payload["layers"][1]["name"] = HOSTILE_TEXT
     payload["cross"]["base_names"] = [HOSTILE_TEXT, *payload["cross"]["base_names"][1:]]
+    payload["cross"]["layers"][1] |= {"name": HOSTILE_TEXT, "best_name": HOSTILE_TEXT, "displacement": -1, "verdict": "moved"}
     payload["measures"]["cka"]["reference"] = "javascript:alert(3)"
     payload["status_rule"] = HOSTILE_TEXT
     payload["published"] |= {"note": HOSTILE_TEXT, "source": HOSTILE_TEXT}

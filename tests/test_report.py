@@ -15,7 +15,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from example_payload import HOSTILE_NAME, HOSTILE_TEXT, example, hostile
+from example_payload import HOSTILE_NAME, HOSTILE_TEXT, displaced, example, hostile
 from tunescope import report
 from tunescope.errors import OutputError
 from tunescope.report import numbers, page, reading, theme
@@ -88,6 +88,8 @@ def all_null() -> dict:
         for entry in row["measures"].values():
             entry |= dict.fromkeys(entry)
     payload["cross"]["values"] = [[None for _ in line] for line in payload["cross"]["values"]]
+    for row in payload["cross"]["layers"]:
+        row |= dict.fromkeys(row.keys() - {"index", "name", "own_index", "own_name"})
     payload["width"] = {"shares": None, "final_share": None, "layers": [], "reason": "nothing was measured"}
     payload["nps_curve"]["values"] = [[None] * 4 for _ in payload["nps_curve"]["names"]]
     payload["texts"]["most"] = [{"id": "line 1", "text": "", "moved": None, "kept": None, "of": None}]
@@ -117,6 +119,7 @@ def non_square() -> dict:
     payload["cross"]["values"] = [line[:3] for line in payload["cross"]["values"]]
     payload["cross"]["null"] = None
     payload["cross"]["tuned_names"] = payload["cross"]["tuned_names"][:3]
+    payload["cross"]["layers"] = payload["cross"]["layers"][:3]
     return payload
 
 
@@ -165,6 +168,7 @@ ODD = {
     "fifteen measures": lambda: many_measures(10),
     "isotropy alone": no_measures,
     "no layers": lambda: example() | {"layers": [], "sites": {}},
+    "out of place": displaced,
     "hostile": hostile,
 }
 
@@ -301,6 +305,25 @@ def test_the_page_says_what_a_reader_needs_without_javascript():
     assert f'title="{payload["tuned"]["weights_sha256"]}"' in html
     hidden = {attrs["data-for"]: "hidden" in attrs for tag, attrs in Tags(html).tags if tag == "div" and "data-for" in attrs}
     assert hidden == {"cka": False, "debiased_cka": True, "procrustes": True, "nps": True}
+
+
+def test_layers_out_of_place_and_massive_dimensions_are_said_where_they_are():
+    text, terminal = shown(displaced()), " ".join(printed(displaced()).split())
+    for said in (
+        "5 of 7 tuned layers kept their place; block 2 moved, it matches base block 5 (+3 layers); block 4 is new, like no base layer.",
+        "Closer to another, but not clearly or no more than layers are alike by nature: block 6.", "+.008 [−.004, .020]",
+        "Kept, moved and new are decided. The floor is .006.", "standardised CKA .412, dimension 217 holds 71% of the variance",
+        "every dimension brought to unit variance",
+    ):  # fmt: skip
+        assert said in text, said
+    assert "not in its place: block 2 moved, it matches base block 5 (+3 layers); block 4 is new, like no base layer" in terminal
+    ordinary = shown(example())
+    assert "Every tuned layer kept its place: none of the 7 is clearly closer to another base layer than to its own." in ordinary
+    assert "tandardised" not in ordinary
+    assert "not in its place" not in printed(example())
+    older = example()
+    del older["cross"]["layers"], older["cross"]["matching"]
+    assert "Every tuned layer is closest to the base layer of the same name." in shown(older)
 
 
 def test_a_floor_far_above_the_curve_is_named_not_hidden():

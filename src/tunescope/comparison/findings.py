@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from tunescope.comparison.cross_layers import cross_layers, fit_of
 from tunescope.comparison.headline import headline
 from tunescope.comparison.layers import Place, measure_place
+from tunescope.comparison.outlier_dimensions import about_outliers, outliers_at
 from tunescope.comparison.published import published
 from tunescope.comparison.result import SCHEMA
 from tunescope.comparison.side import Pairing, Side, pairings
 from tunescope.comparison.warn import about_models, about_numbers, about_texts
-from tunescope.geometry import cross_cka
+from tunescope.geometry.matching import Fit
 from tunescope.geometry.measures import Measure
 from tunescope.geometry.measures.nps import nps_curve
 from tunescope.geometry.measures.procrustes import aligned_residuals
@@ -67,16 +69,19 @@ class Findings:
 
     def payload(self, reading: dict[str, Any]) -> dict[str, Any]:
         depth, places = self.tuned.depth, self.pairings
-        rows, curves, moved = [], {}, None
+        rows, curves, moved, fits = [], {}, None, []
         self.say("comparing layers", 0, len(places))
-        for done, (row, curve, texts) in enumerate(side_by_side(self._at, places, work=self.work), start=1):
+        for done, (row, curve, texts, fit) in enumerate(side_by_side(self._at, places, work=self.work), start=1):
             self.say("comparing layers", done, len(places))
             rows.append(row)
             curves[row["name"]] = curve
             moved = texts or moved
+            fits.append(fit)
         layers, sites = [row for row in rows if "index" in row], {row.pop("name"): row for row in rows if "index" not in row}
         data = self._data(reading)
         localities = locality_of(layers, self.measures)
+        with threads_for(self.work):
+            cross = cross_layers(self.base, self.tuned, places[: len(layers)], fits[: len(layers)])
         return {
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,7 +94,7 @@ class Findings:
             "default_measure": "cka",
             "layers": layers,
             "sites": sites,
-            "cross": self._cross(),
+            "cross": cross,
             "locality": localities,
             "width": _width(layers, depth),
             "published": published(layers, sites, depth),
@@ -101,6 +106,7 @@ class Findings:
                 *about_texts(self.corpus, self.base, self.tuned),
                 *about_models(self.base, self.tuned),
                 *about_numbers(layers, sites, self.measures, localities, data["rows"], data["n"]),
+                *about_outliers(layers, sites),
             ],
             "notes": [
                 "Change is cumulative: a block's output moves when any block before it moved, so the curve shows where change is seen, "
@@ -109,14 +115,15 @@ class Findings:
             "versions": versions(),
         }
 
-    def _at(self, pairing: Pairing) -> tuple[dict[str, Any], dict[int, float], dict[str, Any] | None]:
-        """Everything at one place: its row, its curve of neighbours kept, and which texts moved when it is the place to ask."""
+    def _at(self, pairing: Pairing) -> tuple[dict[str, Any], dict[int, float], dict[str, Any] | None, Fit | None]:
+        """Everything at one place: its row, its curve of neighbours kept, which texts moved when it is the place to ask, and its fit."""
         place, groups = pairing.place, self.base.acts.groups
         per_text = groups is None or len(pairing.x) != len(groups)
         rows = pairing.rows(None if per_text else groups)
         curve = nps_curve(rows) if "nps" in self.measures and per_text and not rows.constant else {}
         row = measure_place(place, rows, self.measures, noise=self.noise.get(pairing.where, {}), seed=self.seed)
-        return row, curve, self._texts(place, rows) if per_text and place.name == "output" else None
+        row["outliers"] = outliers_at(rows, row)
+        return row, curve, self._texts(place, rows) if per_text and place.name == "output" else None, fit_of(rows)
 
     def _data(self, reading: dict[str, Any]) -> dict[str, Any]:
         corpus = self.corpus
@@ -131,17 +138,6 @@ class Findings:
             "tokens": int(self.tuned.acts.tokens.sum()),
             "seed": self.seed,
         }
-
-    def _cross(self) -> dict[str, Any]:
-        base, tuned = self.base.acts, self.tuned.acts
-        with threads_for(self.work):
-            values = cross_cka(list(base.layers.values()), list(tuned.layers.values()))
-        for column, pairing in enumerate(self.pairings[: len(tuned.layers)]):
-            if Rows(pairing.x, pairing.y).same:
-                values[[*base.layers].index(int(pairing.where)), column] = 1.0
-        cells = [[None if cell != cell else cell for cell in row] for row in values.tolist()]
-        names = [[acts.names[i] for i in acts.layers] for acts in (base, tuned)]
-        return {"measure": "cka", "values": cells, "base_names": names[0], "tuned_names": names[1], "null": None}
 
     def _texts(self, place: Place, rows: Rows) -> dict[str, Any] | None:
         """The texts that moved most and least at this place, after the best rotation of the whole space."""

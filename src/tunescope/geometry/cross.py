@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tunescope.errors import AlignmentError
+from tunescope.geometry.hsic import Hsic, HsicTriple
 from tunescope.geometry.moments import centred_blocks, column_means, resolution, unit_blocks
 from tunescope.geometry.neighbours import nearest, overlap
 from tunescope.geometry.rows import as_array
@@ -31,12 +32,23 @@ def cross_cka(xs: Sequence[Any], ys: Sequence[Any]) -> Float[Tensor, "l m"]:
 
     Raises: AlignmentError (no layers, or not the same rows in all), ActivationError (NaN or Inf).
     """
+    return cross_hsic(xs, ys).cka
+
+
+def cross_hsic(xs: Sequence[Any], ys: Sequence[Any]) -> HsicTriple:
+    """The sums behind `cross_cka` and its debiased twin: xy (l, m), xx (l, 1), yy (1, m), of layers brought to a trace of n."""
     sides = _checked(xs, ys)
     left, right = ([_Layer.of(x) for x in side] for side in sides)
     n, width = len(sides[0][0]), max(x.shape[1] for side in sides for x in side)
     layers = len(xs) * len(ys) / (len(xs) + len(ys))
     cross, own, others = (_by_grams if n < 2 * width * (layers + 1) else _by_features)(left, right)
-    return cross / torch.outer(own, others).sqrt()
+    a, b = (torch.stack([layer.squares() for layer in side]) for side in (left, right))
+    trace = torch.full_like(cross, n)
+    return HsicTriple(
+        Hsic(n, own[:, None], a.square().sum(1)[:, None], trace[:, :1], trace[:, :1]),
+        Hsic(n, cross, a @ b.T, trace, trace),
+        Hsic(n, others[None], b.square().sum(1)[None], trace[:1], trace[:1]),
+    )
 
 
 def _checked(*sides: Sequence[Any]) -> list[list[Tensor]]:
@@ -67,6 +79,10 @@ class _Layer:
     def blocks(self) -> Iterator[Tensor]:
         """The centred rows, block by block. Rounding to float32 averages out over many short sums; with few rows float64 is cheap."""
         return unit_blocks(self.x, self.mean, self.scale, torch.float32 if len(self.x) > FEW else torch.float64)
+
+    def squares(self) -> Float[Tensor, " n"]:
+        """Squared norm of every centred row; the debiased CKA takes the Gram's diagonal out."""
+        return torch.cat([block.square().sum(1) for block in unit_blocks(self.x, self.mean, self.scale, torch.float64)])
 
 
 def _by_grams(left: list[_Layer], right: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:

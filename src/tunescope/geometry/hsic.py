@@ -46,6 +46,16 @@ class HsicTriple:
     xy: Hsic
     yy: Hsic
 
+    @property
+    def cka(self) -> Float[Tensor, "*i"]:
+        """The cosine of the centred Grams: the biased CKA."""
+        return self.xy.biased() / (self.xx.biased() * self.yy.biased()).sqrt()
+
+    @property
+    def debiased_cka(self) -> Float[Tensor, "*i"]:
+        """The same of unbiased HSIC: 0 in expectation for unrelated rows; NaN where a side's own estimate is not positive."""
+        return self.xy.unbiased() / (self.xx.unbiased() * self.yy.unbiased()).sqrt()
+
     @classmethod
     def of(cls, m: Moments) -> HsicTriple:
         s, t = m.xx.trace(), m.yy.trace()

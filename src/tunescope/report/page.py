@@ -6,7 +6,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from tunescope.report import bundle, elsewhere, provenance, reading, theme, weight_table
+from tunescope.report import bundle, cross_words, elsewhere, provenance, reading, theme, weight_table
 from tunescope.report.numbers import MISSING, count, interval, percent, signed, three
 from tunescope.report.published_place import published_place
 from tunescope.report.ruler_marks import ruler_measure
@@ -60,9 +60,10 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "notes": payload.get("notes") or [], "status_rule": payload.get("status_rule"),
         "base": {"name": base.get("name") or "the base"}, "tuned": {"name": tuned.get("name") or "the tuned model"},
         "measures": measures, "rows": reading.layers(payload), "has_curve": any(name.startswith("depth_curve_") for name in drawn),
-        "cross": _cross(payload) if "cross_layer" in drawn else None, "width": _width(payload, drawn),
+        "cross": cross_words.section(payload) if "cross_layer" in drawn else None, "width": _width(payload, drawn),
         "published": published_place(payload, drawn),
         "elsewhere": elsewhere.view(payload, drawn) if measures else None,
+        "robust": _robust(payload),
         "curve": _curve(payload) if "neighbourhood_curve" in drawn else None,
         "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload)],
         "weights": weight_table.section(payload, drawn),
@@ -142,31 +143,14 @@ def _facts(payload: reading.Payload, name: str) -> list[dict[str, str]]:
     return facts
 
 
-def _cross(payload: reading.Payload) -> dict[str, Any]:
-    cross = payload["cross"]
-    about = reading.about(payload, cross["measure"])
-    lower = str(about.get("direction", "")).startswith("lower")
-    size = max(len(cross["base_names"]), len(cross["tuned_names"]))
-    best, pick = [], min if lower else max
-    for column, name in enumerate(cross["tuned_names"]):
-        line = [(values[column], cross["base_names"][row]) for row, values in enumerate(cross["values"]) if values[column] is not None]
-        if line:
-            best.append((name, pick(line, key=lambda pair: pair[0])[1]))
-    own = sum(name == match for name, match in best)
-    lead = f"{about['title']} between each base layer (rows) and each tuned layer (columns). "
-    away = [f"{name} ({match})" for name, match in best if name != match]
-    if not away:
-        lead += "Every tuned layer is closest to the base layer of the same name."
-    else:
-        more = f" and {count(len(away) - 3)} more" if len(away) > 3 else ""
-        lead += f"{count(own)} of {count(len(best))} tuned layers are closest to the base layer of the same name; "
-        lead += f"closer to another: {', '.join(away[:3])}{more}."
-    caption = "Layers of the same name are outlined."
-    nulls = [value for line in cross.get("null") or [] for value in line if value is not None]
-    if nulls:
-        least, most = three(min(nulls)), three(max(nulls))
-        caption += f" By chance a cell would read {least}." if least == most else f" By chance a cell would read {least} to {most}."
-    return {"lead": lead, "caption": caption, "side": min(max(size * 66 + 60, 300), 600)}
+def _robust(payload: reading.Payload) -> str:
+    """What stands beside a status must be explained, where it stands."""
+    if not any((row.get("outliers") or {}).get("disagree") for row in reading.layers(payload) + reading.sites(payload)):
+        return ""
+    return (
+        "Standardised CKA: every dimension brought to unit variance, so that a few large ones cannot outweigh the others; shown where it "
+        "and the plain one disagree."
+    )
 
 
 def _width(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any] | None:

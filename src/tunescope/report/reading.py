@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tunescope.report.numbers import percent, three
+
 Payload = dict[str, Any]
+OWNED = 0.5  # share of a side's variance in one dimension above which that is said
 _AGREES = 1e-6
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -123,7 +126,19 @@ def status(row: dict) -> str:
         words.append("bit-identical")
     if row.get("saturated"):
         words.append("at the chance floor")
+    words += dominance(row)
     return " · ".join(words)
+
+
+def dominance(row: dict) -> list[str]:
+    """Said beside a row's status where one dimension holds most of the variance, or where CKA reads otherwise without such."""
+    found = row.get("outliers") or {}
+    said = [f"standardised CKA {three(found['robust_cka'])}"] if found.get("disagree") else []
+    share = max((found.get("share") or {"": 0.0}).values())
+    if share > OWNED:
+        side = max(found["share"], key=found["share"].__getitem__)
+        said.append(f"dimension {found['top'][side][0]} holds {percent(share)} of the variance")
+    return said
 
 
 def short_name(row: dict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from tunescope.report import elsewhere, reading, weight_table
+from tunescope.report import cross_words, elsewhere, reading, weight_table
 from tunescope.report.numbers import MISSING, count, half_width, percent, signed, three
 
 if TYPE_CHECKING:
@@ -143,6 +143,9 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
     if said:
         lines.append("where: " + ", ".join(said))
     lines += [plain(line) for line in weight_table.summary(payload)]
+    matched = cross_words.line(payload)
+    if matched:
+        lines.append(plain(matched))
     ruler = []
     for control in payload.get("controls") or []:
         changes = [reading.entry(row, measure).get("change") for row in control["layers"]]

@@ -44,10 +44,6 @@ class Alignment(Measure):
         return Null(mean / scale, variance**0.5 / scale)
 
 
-def _biased(triple: HsicTriple) -> Tensor:
-    return triple.xy.biased() / (triple.xx.biased() * triple.yy.biased()).sqrt()
-
-
 @dataclass(frozen=True)
 class CKA(Alignment):
     """Linear CKA |x̃ᵀỹ|²_F / (|x̃ᵀx̃|_F |ỹᵀỹ|_F) on centred rows.
@@ -66,17 +62,13 @@ class CKA(Alignment):
     reference: ClassVar[str] = "Kornblith et al. 2019, https://arxiv.org/abs/1905.00414"
 
     def value(self, view: Moments) -> float:
-        return float(_biased(HsicTriple.of(view)))
+        return float(HsicTriple.of(view).cka)
 
     def without_each(self, rows: Rows) -> Tensor:
-        return _biased(rows.hsic_without_each)
+        return rows.hsic_without_each.cka
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         return self.permutation(rows.hsic)
-
-
-def _debiased(triple: HsicTriple) -> Tensor:
-    return triple.xy.unbiased() / (triple.xx.unbiased() * triple.yy.unbiased()).sqrt()
 
 
 @dataclass(frozen=True)
@@ -94,10 +86,10 @@ class DebiasedCKA(Alignment):
     )
 
     def value(self, view: Moments) -> float:
-        return float(_debiased(HsicTriple.of(view)))
+        return float(HsicTriple.of(view).debiased_cka)
 
     def without_each(self, rows: Rows) -> Tensor:
-        return _debiased(rows.hsic_without_each)
+        return rows.hsic_without_each.debiased_cka
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         return Null(0.0, null.debiased_sd(len(rows)))
@@ -126,10 +118,10 @@ class RBFCKA(Alignment):
         return rows
 
     def value(self, view: Rows) -> float:
-        return float(_biased(gaussian_hsic(view, self.bandwidth)[0]))
+        return float(gaussian_hsic(view, self.bandwidth)[0].cka)
 
     def without_each(self, rows: Rows) -> Tensor:
-        return _biased(gaussian_hsic(rows, self.bandwidth)[1])
+        return gaussian_hsic(rows, self.bandwidth)[1].cka
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         return self.permutation(gaussian_hsic(self.view(rows), self.bandwidth)[0])
