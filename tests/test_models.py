@@ -157,7 +157,7 @@ def test_the_encoder_of_an_encoder_decoder_is_read(tmp_path):
         tiny_model("t5", **options).save_pretrained(place)
         tiny_tokenizer().save_pretrained(place)
     model = load_model(place, device="cpu")
-    assert model.anatomy.derived
+    assert not model.anatomy.derived
     assert model.anatomy.n_layers == 3
     assert any("its encoder is read" in line for line in model.warnings)
     assert len(capture(model, TEXTS).layers) == 4

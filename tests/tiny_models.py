@@ -54,17 +54,29 @@ CONFIGS: dict[str, dict] = {
     "gemma3_text": _GROUPED | {"sliding_window": 8},
 }
 UNLISTED: dict[str, dict] = {"phi": _MODERN, "bloom": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": LAYERS, "n_head": 2}}
+_T5 = {"vocab_size": VOCABULARY, "d_model": WIDTH, "num_layers": LAYERS, "num_heads": 2, "d_kv": 8, "d_ff": 32, "decoder_start_token_id": 0}
+_BART = _COMMON | {"d_model": WIDTH, "encoder_layers": LAYERS, "decoder_layers": 1, "decoder_start_token_id": 2}
+_BART |= {f"{side}_{part}": size for side in ("encoder", "decoder") for part, size in (("attention_heads", 2), ("ffn_dim", 32))}
+ENCODERS: dict[str, dict] = {"t5": _T5, "umt5": _T5, "bart": _BART, "mbart": _BART, "pegasus": _BART, "marian": _BART, "m2m_100": _BART}
+_CLIP_TEXT = _MODERN | {"projection_dim": 8}
+_CLIP_VISION = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+_CLIP_VISION |= {"image_size": 8, "patch_size": 4}
+CLIP: dict[str, dict] = {
+    "clip": {"text_config": _CLIP_TEXT, "vision_config": _CLIP_VISION, "projection_dim": 8},
+    "clip_text_model": _CLIP_TEXT,
+}
 RECURRENT: dict[str, dict] = {
     "mamba": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 4},
     "rwkv": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "context_length": 64},
 }
+EVERY = CONFIGS | UNLISTED | RECURRENT | ENCODERS | CLIP
 DECODERS = ("gpt2", "opt", "gpt_neox", "codegen", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
 
 
 def tiny_config(family: str = "bert", **changes):
     """The config of a tiny model: 3 blocks of 16 features, 48 tokens, 64 positions."""
     with quietly():
-        return AutoConfig.for_model(family, **((CONFIGS | UNLISTED | RECURRENT).get(family, {}) | changes))
+        return AutoConfig.for_model(family, **(EVERY.get(family, {}) | changes))
 
 
 def tiny_model(family: str = "bert", *, seed: int = 0, head: str = "", **changes) -> torch.nn.Module:
@@ -105,8 +117,8 @@ def tiny_tokenizer(*, pad: bool = True, special: bool = True, side: str = "right
 
 def tokenizer_for(family: str) -> PreTrainedTokenizerFast:
     """The tiny tokenizer whose padding token the family's config expects."""
-    pad = (CONFIGS | UNLISTED)[family].get("pad_token_id", 0)
-    return tiny_tokenizer(special=family not in DECODERS, pad=pad is not None, pad_id=pad or 0)
+    pad = EVERY[family].get("pad_token_id", 0)
+    return tiny_tokenizer(special=family not in (*DECODERS, *RECURRENT), pad=pad is not None, pad_id=pad or 0)
 
 
 def save_model(folder: Path, family: str = "bert", *, model: torch.nn.Module | None = None, **options) -> Path:

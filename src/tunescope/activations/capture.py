@@ -95,10 +95,11 @@ def capture(
             inputs, mask, counted = collate(tokens, batch, pad_id=pad, device=model.device)
             pools = {name: pooler(name, counted) for name in rows}
             taps.start(pools, tuple(inputs.shape))
-            states = check_states(body(input_ids=inputs, attention_mask=mask, **arguments)[0], taps.shape, "the final state")
+            out = body(input_ids=inputs, attention_mask=mask, **arguments)
+            states, pooled = check_states(out[0], taps.shape, "the final state"), getattr(out, "pooler_output", None)
             for name, kept in taps.finish().items():
                 asked = sites if name == pooling else _but_output(sites)
-                rows[name].put(batch, kept | _site_rows(model, asked, states, pools[name], mask, pooling=name, skip=skip))
+                rows[name].put(batch, kept | _site_rows(model, asked, states, pools[name], mask, pooling=name, skip=skip, pooled=pooled))
             done += int(tokens.lengths[batch].sum())
             if progress is not None:
                 progress(done, total)
@@ -129,7 +130,7 @@ def _but_output(sites: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _site_rows(
-    model: Model, sites: tuple[str, ...], states: Tensor, pool: Pool, mask: Tensor, *, pooling: str, skip: int
+    model: Model, sites: tuple[str, ...], states: Tensor, pool: Pool, mask: Tensor, *, pooling: str, skip: int, pooled: Tensor | None
 ) -> dict[int | str, Tensor]:
     """The sites of one batch, from its final states (b, t, d): `final` pooled as asked, `output` as the model deploys it."""
     rows: dict[int | str, Tensor] = {}
@@ -138,7 +139,8 @@ def _site_rows(
     if "output" not in sites:
         return rows
     if model.output.declared:
-        rows["output"] = model.output(states, mask if not skip else mask.index_fill(1, torch.arange(skip, device=mask.device), 0))
+        counted = mask if not skip else mask.index_fill(1, torch.arange(skip, device=mask.device), 0)
+        rows["output"] = model.output(states, counted, pooled=pooled)
     elif pooling == "none":
         rows["output"] = pooler("mean", mask)(states)
     else:

@@ -47,6 +47,7 @@ def diff(
     revision: str | None = None,
     tuned_revision: str | None = None,
     trust_remote_code: bool = False,
+    pretraining: str | None = None,
     seed: int = 0,
     controls: Mapping[str, Model] | None = None,
     ruler: bool = False,
@@ -66,6 +67,7 @@ def diff(
         pooling: mean, cls, last, or none (token rows; intervals are over texts). prompt: put before every text; None: as the base declares.
         also_pooling: others, from the same pass, to see whether the headline depends on it; each costs its rows in memory and the measures
             again. chat_template: texts are user turns (or the conversations in a file's `messages`), in the tuned tokenizer's template.
+        pretraining: the base checkpoint's objective ("mlm+nsp", "causal-lm", "unknown"); None: from the table of known checkpoints.
         max_length: tokens; None: the shorter of what the two declare.
         controls: further models of the same base (`ts.perturb`) shown beside the tuned one.
         ruler: also measure known disturbances of the base (weight noise, rounding to 8 and 4 bits, dropout) on up to 256 of the texts.
@@ -85,7 +87,14 @@ def diff(
     clock = _Clock()
     base, tuned = (None, base) if tuned is None else (base, tuned)
     pair = load_pair(
-        base, tuned, revision=revision, tuned_revision=tuned_revision, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+        base,
+        tuned,
+        revision=revision,
+        tuned_revision=tuned_revision,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        pretraining=pretraining,
     )
     clock.lap("load")
     _check_tokenizers(*pair, pooling)

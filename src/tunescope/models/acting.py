@@ -51,22 +51,22 @@ def acting_weights(model: Model) -> dict[str, ActingWeight]:
     found = {name: ActingWeight(tensor) for name, tensor in base_tensors(model.module).items() if name in names and tensor.numel()}
     if model.adapter_on:
         for path, module in model.module.named_modules(remove_duplicate=False):
-            found |= {name: weight for name, weight in _adapted(path, module) if name in found}
+            found |= {name: weight for name, weight in _adapted(path, module, model.adapters) if name in found}
     return found
 
 
-def _adapted(path: str, module: nn.Module) -> Iterator[tuple[str, ActingWeight]]:
-    """The parameters of one module that an active adapter replaces or adds to."""
+def _adapted(path: str, module: nn.Module, names: tuple[str, ...]) -> Iterator[tuple[str, ActingWeight]]:
+    """The parameters of one module that the adapters of those names replace or add to."""
     if isinstance(module, BaseTunerLayer):
-        active = [name for name in module.active_adapters if name in module._all_available_adapter_names()]
+        active = [name for name in names if name in module._all_available_adapter_names()]
         if not active or module.merged:
             return
         low_rank = _low_rank(module, active)
         for key, stored in module.get_base_layer().named_parameters():
             if low_rank is None or key == "weight":
-                yield _plain(f"{path}.{key}"), ActingWeight(stored.detach(), low_rank, partial(_merged, module, key), module)
+                yield _plain(f"{path}.{key}"), ActingWeight(stored.detach(), low_rank, partial(_merged, module, key, active), module)
     elif hasattr(module, "original_module") and hasattr(module, "modules_to_save"):
-        for name in (name for name in module.active_adapters if name in module.modules_to_save):
+        for name in (name for name in names if name in module.modules_to_save):
             kept = dict(module.original_module.named_parameters())
             for key, trained in module.modules_to_save[name].named_parameters():
                 yield _plain(f"{path}.{key}"), ActingWeight(kept[key].detach(), None, partial(Tensor.detach, trained), module)
@@ -95,10 +95,10 @@ def _pair(module: LoraLayer, name: str) -> tuple[Tensor, Tensor] | None:
     return (up.weight, down.weight) if isinstance(down, nn.Linear) and isinstance(up, nn.Linear) else None
 
 
-def _merged(module: nn.Module, key: str) -> Tensor:
+def _merged(module: nn.Module, key: str, adapters: list[str]) -> Tensor:
     with torch.no_grad(), quietly():
         layer = copy.deepcopy(module)
-        layer.merge()
+        layer.merge(adapter_names=adapters)
         return layer.get_base_layer().get_parameter(key).detach()
 
 

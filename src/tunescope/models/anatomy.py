@@ -1,88 +1,43 @@
-"""Where the parts of a model are: one explicit table of known families, and a derived reading for the rest.
+"""Where the parts of a model are: read off the table of known families, and derived from the module tree for the rest.
 
 Axis legend of the package: n texts, b texts of a batch, t tokens, d features of a block, e features of the deployed embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from tunescope.errors import ModelError
+from tunescope.models.families import FAMILIES
 
-BERT_TARGETS = ("query", "key", "value", "dense")
-LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-@dataclass(frozen=True)
-class Family:
-    """Dotted paths inside the body (the model without its task head), and what training needs to know about the family."""
-
-    blocks: str
-    embeddings: tuple[str, ...]
-    final_norm: str | None
-    causal: bool
-    lora_targets: tuple[str, ...]
-    parallel: bool = False  # attention and MLP read the same input and are added together
-    body: str = ""  # where the text body sits inside what AutoModel loads
-    overrides: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # config values set at load
-
-
-_BERT = Family("encoder.layer", ("embeddings",), None, False, BERT_TARGETS)
-_LLAMA = Family("layers", ("embed_tokens",), "norm", True, LLAMA_TARGETS)
-
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "bert": _BERT,  # also MiniLM, E5, BGE, GTE: bare BertModel bodies
-        "roberta": _BERT,
-        "xlm-roberta": _BERT,
-        "camembert": _BERT,
-        "electra": _BERT,
-        "mpnet": Family("encoder.layer", ("embeddings",), None, False, ("q", "k", "v", "o", "dense")),
-        "distilbert": Family("transformer.layer", ("embeddings",), None, False, ("q_lin", "k_lin", "v_lin", "out_lin")),
-        "gpt2": Family("h", ("wte", "wpe"), "ln_f", True, ("c_attn", "c_proj", "c_fc")),
-        "opt": Family(
-            "decoder.layers",
-            ("decoder.embed_tokens", "decoder.embed_positions"),
-            "decoder.final_layer_norm",
-            True,
-            ("q_proj", "k_proj", "v_proj", "out_proj"),
-        ),
-        "gpt_neox": Family("layers", ("embed_in",), "final_layer_norm", True, ("query_key_value", "dense"), parallel=True),
-        "codegen": Family("h", ("wte",), "ln_f", True, ("qkv_proj", "out_proj", "fc_in", "fc_out"), parallel=True),
-        "mamba": Family("layers", ("embeddings",), "norm_f", True, ("in_proj", "x_proj", "dt_proj")),
-        # rescale_every halves output weights in place in eval mode, which would corrupt hashes and weight changes
-        "rwkv": Family("blocks", ("embeddings",), "ln_out", True, ("key", "value", "receptance", "output"), overrides={"rescale_every": 0}),
-        "llama": _LLAMA,
-        "mistral": _LLAMA,
-        "qwen2": _LLAMA,
-        "qwen3": _LLAMA,
-        "gemma": _LLAMA,
-        "gemma2": _LLAMA,
-        "gemma3_text": _LLAMA,
-        "gemma3": Family("layers", ("embed_tokens",), "norm", True, LLAMA_TARGETS, body="language_model"),
-    }
-)
+_TOWERS = ("language_model", "text_model")  # the part that reads text in models of text and images whose family is not in the table
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of one body: `blocks`, `embeddings` and `final_norm` are dotted paths; width is d, the features of a block's output."""
+    """The parts of one body: `blocks`, `embeddings` and `final_norm` are dotted paths; width is d, the features of a block's output.
+
+    parallel: attention and MLP read the same input and are added together; None where the anatomy is derived and nobody knows.
+    """
 
     family: str
     blocks: str
     embeddings: tuple[str, ...]
     final_norm: str | None
     causal: bool
-    parallel: bool
+    parallel: bool | None
     lora_targets: tuple[str, ...]
     n_layers: int
     width: int
     derived: bool = False
+
+    @property
+    def block_type(self) -> str:
+        """How a block adds its parts to the residual stream: sequential, parallel, or unknown."""
+        return "unknown" if self.parallel is None else "parallel" if self.parallel else "sequential"
 
     def block_modules(self, body: nn.Module) -> list[nn.Module]:
         """The blocks of `body`, first to last; block i of the reports is element i − 1."""
@@ -95,7 +50,9 @@ def text_body(module: nn.Module) -> nn.Module:
     if getattr(getattr(body, "config", None), "is_encoder_decoder", False) and hasattr(body, "get_encoder"):
         body = body.get_encoder()
     family = FAMILIES.get(_model_type(body))
-    return body.get_submodule(family.body) if family and family.body and hasattr(body, family.body) else body
+    inside = (family.body,) if family else _TOWERS if hasattr(getattr(body, "config", None), "text_config") else ()
+    found = next((path for path in inside if path and hasattr(body, path)), None)
+    return body if found is None else body.get_submodule(found)
 
 
 def read_anatomy(body: nn.Module) -> Anatomy:
@@ -141,7 +98,7 @@ def _derive(body: nn.Module, model_type: str) -> Anatomy:
         embeddings=tuple(name for name, module in body.named_modules() if module is table and table is not None),
         final_norm=None,
         causal=bool(getattr(getattr(body, "config", None), "is_decoder", False)),
-        parallel=False,
+        parallel=None,
         lora_targets=(),
         n_layers=len(lists[path]),
         width=_width(body),

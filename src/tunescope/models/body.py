@@ -5,36 +5,49 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 
 from tunescope.errors import ModelError
-from tunescope.models.anatomy import FAMILIES, Anatomy, read_anatomy, text_body
+from tunescope.models.anatomy import Anatomy, read_anatomy, text_body
+from tunescope.models.clip import text_head
+from tunescope.models.families import FAMILIES
+from tunescope.models.inputs import check_type
+from tunescope.models.output import OutputHead
+from tunescope.models.quantised import check_method, method_of
 from tunescope.models.quiet import quietly
 from tunescope.models.sources import Folder, read_json
 from tunescope.models.weights import check_finite, check_weight_files
 
+_WHOLE = ("CLIPTextModelWithProjection",)  # architectures of which AutoModel would leave out a part that we read
 _HEADS = {"pooler", "lm_head", "cls", "classifier", "score", "qa_outputs", "vocab_projector", "predictions", "contact_head"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
-def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: bool) -> tuple[nn.Module, Anatomy, list[str]]:
-    """The body in `folder`, its anatomy and warnings.
+def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: bool) -> tuple[nn.Module, Anatomy, OutputHead, list[str]]:
+    """The body in `folder`, its anatomy, the output head its own weights declare, and warnings.
 
-    Raises UnsafeWeights, ModelError (damaged, incomplete, unknown kind, needs its own code), ActivationError (NaN or Inf).
+    Raises UnsafeWeights, ModelError (damaged, incomplete, reads no texts, quantised by a library that is missing, needs its own code),
+    ActivationError (NaN or Inf).
     """
+    quantised = method_of(read_json(folder.body / "config.json"))
+    check_method(quantised, name=folder.name)
     config = _read_config(folder, trust_remote_code)
+    check_type(config, name=folder.name)
     check_weight_files(folder.body, asked=folder.name)
+    loader = next((getattr(transformers, name) for name in getattr(config, "architectures", None) or () if name in _WHOLE), AutoModel)
     try:
         with quietly():
-            module, info = AutoModel.from_pretrained(
+            module, info = loader.from_pretrained(
                 str(folder.body),
                 config=config,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 output_loading_info=True,
                 trust_remote_code=trust_remote_code,
+                **({"device_map": {"": device}} if quantised else {}),  # packed weights are made on their device and stay there
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, ImportError) as error:
         reason = _first_line(error)
@@ -46,7 +59,10 @@ def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: boo
     warned = _left_out_blocks(info, anatomy, folder)
     if body is not module and getattr(config, "is_encoder_decoder", False):
         warned.append(f"'{folder.name}' is an encoder-decoder: its encoder is read, its decoder is not")
-    return body.to(device).eval().requires_grad_(False), anatomy, warned
+    head = text_head(module, projected="text_projection.weight" not in info["missing_keys"]) or OutputHead()
+    for part in () if quantised else (body, *head.layers):
+        part.to(device)
+    return body.eval().requires_grad_(False), anatomy, head, warned
 
 
 def load_tokenizer(folder: Folder, trust_remote_code: bool, *, required: bool = True) -> Any:

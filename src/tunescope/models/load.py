@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftType
 
 from tunescope.errors import AdapterError, DeviceError, InputError, UnknownName
-from tunescope.models.adapters import AdapterFiles, adapter_tensors, alters_base, attach, read_adapter
+from tunescope.models.adapters import AdapterFiles, adapter_tensors, read_adapter
 from tunescope.models.body import load_body, load_tokenizer
+from tunescope.models.fit import DEFAULT, Fitted, alters_base, fit, put
 from tunescope.models.lengths import declared_length
 from tunescope.models.model import Model
 from tunescope.models.objects import derived_warning, from_object
 from tunescope.models.output import read_output
+from tunescope.models.pretraining import UNKNOWN, check_pretraining, pretraining_of
 from tunescope.models.sources import Folder, find_folder, read_json
 from tunescope.models.weights import check_finite, hash_tensors
 
+_SECOND = "second"  # what the second of two adapters on one base is called in their wrapper
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -30,18 +34,26 @@ def load_model(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     name: str | None = None,
+    adapter: str | None = None,
+    pretraining: str | None = None,
 ) -> Model:
     """Load one model.
 
     source: a hub id, a folder, a sentence-transformers folder, a PEFT adapter folder (its base is read from its config),
     or something loaded: (model, tokenizer), with a PeftModel too, a SentenceTransformer, a Model. Loaded objects keep their device
     and dtype. device: "auto" is cuda where there is one. dtype: float32, bfloat16, float16. name: how reports call it.
+    adapter: which one of a folder or PeftModel that holds several; by default the one at the folder's top, or the one that is active.
+    pretraining: the checkpoint's objective ("mlm+nsp", "causal-lm", "unknown"); by default from the table of known checkpoints.
 
     Raises ModelError (no such model, not a model, damaged, does not fit), UnsafeWeights (only a pickle), AdapterError,
     DeviceError, UnknownName (dtype), ActivationError (NaN or Inf in the weights).
     """
-    options = _options(device, dtype, trust_remote_code)
-    return _load(_find(source, revision, options), options, name=name)
+    options, declared = _options(device, dtype, trust_remote_code), pretraining and check_pretraining(pretraining)
+    if isinstance(source, str | Path) or adapter is None:
+        loaded = _load(_find(source, revision, options, adapter=adapter), options, name=name)
+    else:
+        loaded = from_object(source, name=name, adapter=adapter)
+    return loaded if declared is None else replace(loaded, pretraining=declared)
 
 
 def load_pair(
@@ -53,29 +65,43 @@ def load_pair(
     device: str = "auto",
     dtype: str = "float32",
     trust_remote_code: bool = False,
+    pretraining: str | None = None,
 ) -> tuple[Model, Model]:
     """Load base and tuned; when tuned is an adapter (or a PeftModel) on that base, both share one copy of the base's weights.
 
-    base None: the base the adapter's config names. A base that is itself an adapter is loaded as its own copy. revision belongs
-    to the base, tuned_revision to the tuned model. Raises as `load_model`, and InputError when base is None and cannot be read off tuned.
+    base None: the base the adapter's config names. Two adapters are each put on the base they name, on one copy when both are LoRA on
+    the same base. revision belongs to the base, tuned_revision to the tuned model. pretraining: the base's objective, and the tuned
+    model's where it is an adapter or its own is unknown. Raises as `load_model`, and InputError when base is None and cannot be read
+    off tuned.
     """
-    options = _options(device, dtype, trust_remote_code)
-    tuned = _find(tuned, tuned_revision, options)
+    options, declared = _options(device, dtype, trust_remote_code), pretraining and check_pretraining(pretraining)
+    pair = _load_pair(base, _find(tuned, tuned_revision, options), options, revision=revision)
+    if declared is None:
+        return pair
+    own = pair[1].pretraining
+    return replace(pair[0], pretraining=declared), replace(
+        pair[1], pretraining=own if pair[1].peft is None and own != UNKNOWN else declared
+    )
+
+
+def _load_pair(base: Any, tuned: Any, options: dict, *, revision: str | None) -> tuple[Model, Model]:
     if not isinstance(tuned, Folder):
         return _pair_of_objects(base, _load(tuned, options), options, revision=revision)
     if base is None and not tuned.is_adapter:
         raise InputError(f"one model given, '{tuned.name}', and it is no adapter that names its base; give two, the base first")
     base = _find(_base_of(tuned) if base is None else base, revision, options)
-    if tuned.is_adapter and not (isinstance(base, Folder) and base.is_adapter):
-        return _load_on_base(tuned, base, options)
-    return _load(base, options), _load(tuned, options)
+    if not tuned.is_adapter:
+        return _load(base, options), _load(tuned, options)
+    if isinstance(base, Folder) and base.is_adapter:
+        return _pair_of_adapters(base, tuned, options)
+    return _load_on_base(tuned, base, options)
 
 
-def _find(source: Any, revision: str | None, options: dict) -> Any:
+def _find(source: Any, revision: str | None, options: dict, *, adapter: str | None = None) -> Any:
     """The folder of a name; anything loaded is left as it is."""
     if not isinstance(source, str | Path):
         return source
-    return find_folder(source, revision=revision, trust_remote_code=options["trust_remote_code"])
+    return find_folder(source, revision=revision, trust_remote_code=options["trust_remote_code"], adapter=adapter)
 
 
 def _load(source: Any, options: dict, *, name: str | None = None) -> Model:
@@ -85,16 +111,24 @@ def _load(source: Any, options: dict, *, name: str | None = None) -> Model:
         return from_object(source, name=name)
     if source.is_adapter:
         return replace(_load_on_base(source, _find(_base_of(source), None, options), options)[1], name=name or source.name)
-    body, anatomy, warned = load_body(source, **options)
+    body, anatomy, head, warned = load_body(source, **options)
     model = Model(
         name=name or source.name,
         module=body,
         tokenizer=load_tokenizer(source, options["trust_remote_code"]),
         anatomy=anatomy,
+        output=head,
         revision=source.revision,
+        pretraining=_pretraining(source),
         warnings=[*derived_warning(name or source.name, anatomy), *warned],
     )
     return _deployed(model, source)
+
+
+def _pretraining(folder: Folder) -> str:
+    """By the hub id, else by the checkpoint that config.json says it was started from; a sentence-transformers folder was tuned since."""
+    started = None if folder.is_sentence_transformer else read_json(folder.body / "config.json").get("_name_or_path")
+    return pretraining_of(folder.name if folder.revision else None, started)
 
 
 def _deployed(model: Model, folder: Folder) -> Model:
@@ -120,7 +154,7 @@ def _pair_of_objects(base: Any, tuned: Model, options: dict, *, revision: str | 
     if base is None:
         return tuned.without_adapter(), replace(tuned, name=f"{tuned.name} + {tuned.adapter['name']}")
     loaded = _load(_find(base, revision, options), options)
-    if tuned.peft is not None and loaded.module is tuned.module:
+    if tuned.peft is not None and loaded.module is tuned.module and loaded.adapters in ((), tuned.adapters):
         return tuned.without_adapter(loaded.name), tuned
     return loaded, tuned
 
@@ -134,22 +168,45 @@ def _load_on_base(folder: Folder, base: Any, options: dict) -> tuple[Model, Mode
     body = loaded.module
     if not isinstance(base, Folder) or alters_base(files, body):
         body = copy.deepcopy(body)  # never change a caller's object; never let an adapter write into the base we compare with
-    peft, warned = attach(body, files, loaded.anatomy, base_name=loaded.name)
-    check_finite(adapter_tensors(body), name=folder.name)
+    fitted = fit(body, files, loaded.anatomy, base_name=loaded.name)
+    peft = put(fitted, body, loaded.anatomy)
+    tuned = _wearing(replace(loaded, module=body, peft=peft), folder, fitted, options, warned=_other_base(files, base))
+    return (replace(loaded, peft=peft) if body is loaded.module else loaded), tuned
+
+
+def _pair_of_adapters(first: Folder, second: Folder, options: dict) -> tuple[Model, Model]:
+    """Two adapters, each on the base it names: one copy of the weights when both are LoRA on one base, else two."""
+    bases = [_find(_base_of(folder), None, options) for folder in (first, second)]
+    files = [read_adapter(folder.path, asked=folder.name) for folder in (first, second)]
+    alone = {each.config.peft_type for each in files} != {PeftType.LORA} or bases[0].path.resolve() != bases[1].path.resolve()
+    if alone or bases[0].is_adapter:
+        return _load(first, options), _load(second, options)
+    loaded = _load(bases[0], options)
+    if any(alters_base(each, loaded.module) for each in files):
+        return _load(first, options), _load(second, options)
+    fitted = [fit(loaded.module, each, loaded.anatomy, base_name=loaded.name) for each in files]
+    peft = put(fitted[0], loaded.module, loaded.anatomy)
+    loaded = replace(loaded, peft=put(fitted[1], peft, loaded.anatomy, name=_SECOND))
+    return _wearing(loaded, first, fitted[0], options), _wearing(loaded, second, fitted[1], options, adapter=_SECOND)
+
+
+def _wearing(
+    loaded: Model, folder: Folder, fitted: Fitted, options: dict, *, adapter: str = DEFAULT, warned: list[str] | None = None
+) -> Model:
+    """The side of `loaded` on which the adapter of `folder`, called `adapter` in its wrapper, is switched on."""
+    check_finite(adapter_tensors(loaded.module, (adapter,)), name=folder.name)
+    others = [f"'{folder.name}' holds other adapters too ({', '.join(folder.adapters)}), which are not read"] if folder.adapters else []
     tuned = replace(
         loaded,
         name=folder.name,
-        module=body,
         tokenizer=load_tokenizer(folder, options["trust_remote_code"], required=False) or loaded.tokenizer,
         revision=folder.revision,
-        peft=peft,
         adapter_on=True,
-        adapter=files.describe() | {"sha256": hash_tensors(files.state)},
-        warnings=[*loaded.warnings, *warned, *_other_base(files, base)],
+        adapters=(adapter,),
+        adapter=fitted.files.describe() | {"sha256": hash_tensors(fitted.files.state)},
+        warnings=[*loaded.warnings, *fitted.warnings, *(warned or ()), *others],
     )
-    if folder.is_sentence_transformer:
-        tuned = _deployed(tuned, folder)
-    return (replace(loaded, peft=peft) if body is loaded.module else loaded), tuned
+    return _deployed(tuned, folder) if folder.is_sentence_transformer else tuned
 
 
 def _base_of(folder: Folder) -> str:

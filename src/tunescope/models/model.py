@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunescope.models.adapters import adapter_off, adapter_tensors, base_tensors
+from tunescope.models.adapters import adapter_tensors, base_tensors, switched
 from tunescope.models.anatomy import Anatomy
 from tunescope.models.lengths import DEFAULT_LENGTH
 from tunescope.models.output import OutputHead
+from tunescope.models.pretraining import UNKNOWN
+from tunescope.models.quantised import unpacked
+from tunescope.models.rwkv import unscaled
 from tunescope.models.weights import hash_tensors, hash_tokenizer
 
 
@@ -22,7 +25,8 @@ class Model:
     """A body (no task head) in evaluation order, with its tokenizer and anatomy.
 
     Run `module` only inside `active()`: base and tuned may share one copy of the weights, and `active()` switches the adapter to
-    this side. `peft` is the PEFT wrapper around that shared copy, `adapter_on` tells which side this is, `adapter` describes it.
+    this side. `peft` is the PEFT wrapper around that shared copy, `adapter_on` tells which side this is, `adapters` names this side's
+    adapters in the wrapper, `adapter` describes them. `pretraining`: the objective of the checkpoint the body comes from.
     """
 
     name: str
@@ -35,7 +39,9 @@ class Model:
     revision: str | None = None
     peft: Any = None
     adapter_on: bool = False
+    adapters: tuple[str, ...] = ()
     adapter: dict | None = None
+    pretraining: str = UNKNOWN
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -59,9 +65,9 @@ class Model:
         training = [module for module in self.module.modules() if module.training]
         for module in training:
             module.training = False
-        side = adapter_off(self.peft) if self.peft is not None and not self.adapter_on else nullcontext()
+        side = nullcontext() if self.peft is None else switched(self.peft, self.adapters if self.adapter_on else ())
         try:
-            with side:
+            with side, unscaled(self.module, name=self.name), unpacked(self.module):
                 yield self.module
         finally:
             for module in training:
@@ -69,14 +75,14 @@ class Model:
 
     def without_adapter(self, name: str | None = None) -> Model:
         """The base side of the same weights: the adapter switched off."""
-        return replace(self, name=name or self.name, adapter_on=False, adapter=None, warnings=list(self.warnings))
+        return replace(self, name=name or self.name, adapter_on=False, adapters=(), adapter=None, warnings=list(self.warnings))
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights of this side by name, under the names the base has without an adapter; the adapter's own when it is on.
 
         Parameters and persistent buffers of the body, without the pooler (which no site reads and many checkpoints lack).
         """
-        return base_tensors(self.module) | (adapter_tensors(self.module) if self.adapter_on else {})
+        return base_tensors(self.module) | (adapter_tensors(self.module, self.adapters) if self.adapter_on else {})
 
     def identity(self) -> dict:
         """JSON-able: what exactly this is now. Hashes the weights in place at each call (about a second per GB): keep the answer."""
@@ -85,6 +91,8 @@ class Model:
             "name": self.name,
             "family": self.anatomy.family,
             "derived": self.anatomy.derived,
+            "block": self.anatomy.block_type,
+            "pretraining": self.pretraining,
             "layers": self.anatomy.n_layers,
             "width": self.anatomy.width,
             "vocabulary": self.module.get_input_embeddings().weight.shape[0],

@@ -36,9 +36,17 @@ class OutputHead:
     include_prompt: bool = True  # whether the prompt's own tokens count in the pooling
     declared: bool = False
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Tensor:
-        """states (b, t, d), mask (b, t) with 1 for the tokens that count -> (b, e) float32."""
-        rows = torch.cat([pool_declared(states, mask, mode) for mode in self.pooling], dim=-1)
+    def __call__(self, states: Tensor, mask: Tensor, *, pooled: Tensor | None = None) -> Tensor:
+        """states (b, t, d), mask (b, t) with 1 for the tokens that count -> (b, e) float32.
+
+        pooled (b, d): what the body itself returns as its pooled state, which is what the pooling "eos" reads.
+        """
+        if self.pooling == ("eos",):
+            if pooled is None:
+                raise ModelError("the model returns no pooled state, which its output head reads; load it as transformers saves it")
+            rows = pooled.float()
+        else:
+            rows = torch.cat([pool_declared(states, mask, mode) for mode in self.pooling], dim=-1)
         for layer in self.layers:
             rows = layer(rows)
         return rows

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging as transformers_logging
 
-_LOGGERS = ("transformers", "peft", "huggingface_hub", "accelerate", "torch")
+_LOGGERS = ("transformers", "peft", "huggingface_hub", "accelerate", "bitsandbytes", "torch")
 
 
 @contextmanager

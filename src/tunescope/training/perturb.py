@@ -112,7 +112,7 @@ def _merged(like: Model) -> dict[str, Tensor]:
     if not like.adapter_on:
         return like.tensors()
     module, peft = copy.deepcopy((like.module, like.peft))
-    peft.merge_and_unload()
+    peft.merge_and_unload(adapter_names=list(like.adapters))
     return replace(like, module=module, peft=None, adapter_on=False, adapter=None).tensors()
 
 
@@ -122,5 +122,5 @@ def _ranks(like: Model) -> dict[str, int]:
     for path, module in like.module.named_modules() if like.adapter_on else ():
         ranks = getattr(module, "r", None)
         if hasattr(module, "lora_A") and isinstance(ranks, dict):
-            found[f"{path}.weight"] = sum(int(ranks[name]) for name in module.active_adapters if name in ranks)
+            found[f"{path}.weight"] = sum(int(ranks[name]) for name in like.adapters if name in ranks)
     return found
