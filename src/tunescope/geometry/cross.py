@@ -104,17 +104,20 @@ def _by_grams(left: list[_Layer], right: list[_Layer]) -> tuple[Tensor, Tensor, 
 
 
 def _by_features(left: list[_Layer], right: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
-    cross = torch.stack([torch.stack([_square(x, y) for y in right]) for x in left])
-    return cross, torch.stack([_square(x, x) for x in left]), torch.stack([_square(y, y) for y in right])
+    own = [torch.stack([_squares(x, [x])[0] for x in side]) for side in (left, right)]
+    return torch.stack([_squares(x, right) for x in left]), own[0], own[1]
 
 
-def _square(x: _Layer, y: _Layer) -> Tensor:
-    """|x̃ᵀỹ|²_F."""
-    product = torch.zeros(x.x.shape[1], y.x.shape[1], dtype=torch.float64, device=x.x.device)
-    for xb, yb in zip(x.blocks(), y.blocks(), strict=True):
-        for xs, ys in zip(xb.split(BLOCK), yb.split(BLOCK), strict=True):
-            product += xs.T @ ys
-    return product.square().sum()
+def _squares(x: _Layer, others: Sequence[_Layer]) -> Float[Tensor, " m"]:
+    """|x̃ᵀỹ|²_F for every y of the others; x is centred once and held, the others block by block as they pass."""
+    held, found = [*x.blocks()], []
+    for y in others:
+        product = torch.zeros(x.x.shape[1], y.x.shape[1], dtype=torch.float64, device=x.x.device)
+        for xb, yb in zip(held, y.blocks(), strict=True):
+            for xs, ys in zip(xb.split(BLOCK), yb.split(BLOCK), strict=True):
+                product += xs.T @ ys
+        found.append(product.square().sum())
+    return torch.stack(found)
 
 
 def cross_nps(xs: Sequence[Any], ys: Sequence[Any], *, k: int = 10, metric: str = "cosine") -> Float[Tensor, "l m"]:
