@@ -28,7 +28,7 @@ ROWS = [
     {"geometry"},
     {"activations"},
     {"models", "texts"},
-    {"records", "identity", "stats", "errors", "version", "reference"},
+    {"records", "identity", "stats", "folders", "errors", "version", "reference"},
 ]
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
 BOTTOM = len(ROWS) - 1
@@ -94,7 +94,7 @@ def test_light_imports_leave_torch_alone(program):
     assert heavy_after(program) == "[]"
 
 
-@pytest.mark.parametrize("command", [["--help"], ["diff", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["--help"], ["diff", "--help"], ["capture", "--help"]], ids=" ".join)
 def test_help_leaves_torch_alone(command):
     program = f"""
 import contextlib, io

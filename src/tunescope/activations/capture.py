@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -47,6 +47,17 @@ class Activations:
     also: dict[str, Activations] = field(default_factory=dict)
 
 
+class Keeper(Protocol):
+    """Where rows go that are not to be held in memory: see `Draft`."""
+
+    done: int  # batches whose rows it has from an earlier process
+
+    @property
+    def rows(self) -> dict[int | str, Tensor]: ...
+    def allocate(self, key: int | str, rows: int, width: int) -> Tensor: ...
+    def did(self, batches: int) -> None: ...
+
+
 def capture(
     model: Model,
     texts: Sequence[str],
@@ -63,6 +74,7 @@ def capture(
     ids: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     reverse: bool = False,
+    draft: Keeper | None = None,
 ) -> Activations:
     """Capture pooled hidden states of `texts` at every layer and site, in one forward pass per batch.
 
@@ -71,7 +83,8 @@ def capture(
     in memory, n × d × 4 bytes a layer, and next to no time. prompt: put before every text; None is the model's declared one. max_length:
     in tokens; None is the model's own. templated: the texts come from a chat template and hold their special tokens, so the tokenizer
     adds none. ids: names of the texts for messages. progress(done, total) counts tokens. reverse: the same texts in other batches, to
-    measure the noise of the arithmetic.
+    measure the noise of the arithmetic. draft: keeps the rows of the one pooling instead of the memory, and says how many batches it
+    has already (`ts.save_capture` makes one).
 
     Batches hold texts of like length and are padded on the right whatever the tokenizer prefers. Two models with one
     tokenizer see identical batches, so rows below the first altered block are bit-identical.
@@ -79,19 +92,24 @@ def capture(
     Raises TextsError (none, not a string, no tokens), InputError (layers, max_length, batch_size), UnknownName (pooling, site),
     ActivationError (NaN or Inf: names model, layer and text), ModelError (a block that cannot be read).
     """
-    wanted, sites = _check_request(model, texts, layers, sites, batch_size)
-    also = _check_poolings(pooling, also)
+    wanted, sites = check_request(model, texts, layers, sites, batch_size)
+    also = _check_poolings(pooling, also if draft is None else ())
     prompt = model.output.prompt if prompt is None else prompt
     max_length = _check_length(model, max_length)
     label = _labels(len(texts), ids)
     tokens = tokenise(model, texts, prompt=prompt, max_length=max_length, special_tokens=special_tokens, templated=templated, label=label)
     check_vocabulary(tokens, model)
     rows = {name: Rows(model, tokens, name, label) for name in (pooling, *also)}
+    if draft is not None:
+        rows[pooling] = Rows(model, tokens, pooling, label, draft.allocate, draft.rows)
     skip = 0 if model.output.include_prompt else prompt_tokens(model, prompt)
     done, total, started = 0, int(tokens.lengths.sum()), time.perf_counter()
     with quietly(), torch.inference_mode(), model.active() as body, Taps(model, wanted) as taps:
         arguments, pad = _forward_arguments(model), model.tokenizer.pad_token_id or 0
-        for batch in plan_batches(tokens.lengths, batch_size, reverse=reverse):
+        for number, batch in enumerate(plan_batches(tokens.lengths, batch_size, reverse=reverse)):
+            done += int(tokens.lengths[batch].sum())
+            if draft is not None and number < draft.done:
+                continue
             inputs, mask, counted = collate(tokens, batch, pad_id=pad, device=model.device)
             pools = {name: pooler(name, counted) for name in rows}
             taps.start(pools, tuple(inputs.shape))
@@ -100,7 +118,8 @@ def capture(
             for name, kept in taps.finish().items():
                 asked = sites if name == pooling else _but_output(sites)
                 rows[name].put(batch, kept | _site_rows(model, asked, states, pools[name], mask, pooling=name, skip=skip, pooled=pooled))
-            done += int(tokens.lengths[batch].sum())
+            if draft is not None:
+                draft.did(number + 1)
             if progress is not None:
                 progress(done, total)
     own = Activations(
@@ -178,7 +197,7 @@ def _check_length(model: Model, asked: int | None) -> int:
     return asked
 
 
-def _check_request(
+def check_request(
     model: Model, texts: Sequence[str], layers: Iterable[int] | None, sites: Iterable[str], batch_size: int
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     if isinstance(texts, str):

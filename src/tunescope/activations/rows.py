@@ -13,13 +13,30 @@ from tunescope.activations.taps import layer_name
 from tunescope.errors import ActivationError
 from tunescope.models.model import Model
 
+Allocate = Callable[[int | str, int, int], Tensor]  # (layer or site, rows, width) -> an empty float32 tensor
+
+
+def _in_memory(key: int | str, rows: int, width: int) -> Tensor:
+    return torch.empty(rows, width)
+
 
 class Rows:
-    """Preallocated float32 rows by layer and site, in the order the texts were given; `groups` maps token rows to texts."""
+    """Preallocated float32 rows by layer and site, in the order the texts were given; `groups` maps token rows to texts.
 
-    def __init__(self, model: Model, tokens: TokenisedTexts, pooling: str, label: Callable[[int], str]):
-        self.model, self.label, self.n = model, label, len(tokens.lengths)
-        self.kept: dict[int | str, Tensor] = {}
+    allocate: makes the place for a layer's rows when its first batch comes. kept: places that are there already.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokens: TokenisedTexts,
+        pooling: str,
+        label: Callable[[int], str],
+        allocate: Allocate = _in_memory,
+        kept: dict[int | str, Tensor] | None = None,
+    ):
+        self.model, self.label, self.n, self.allocate = model, label, len(tokens.lengths), allocate
+        self.kept: dict[int | str, Tensor] = dict(kept or {})
         self.groups: Tensor | None = None
         if pooling == "none":
             self.lengths = tokens.counted_lengths
@@ -36,7 +53,7 @@ class Rows:
             if not torch.isfinite(values).all():
                 self._refuse(key, values, places, per_text=per_text)
             if key not in self.kept:
-                self.kept[key] = torch.empty(self.n if per_text else len(self.groups), values.shape[1])
+                self.kept[key] = self.allocate(key, self.n if per_text else len(self.groups), values.shape[1])
             self.kept[key][places] = values
 
     def _token_places(self, batch: np.ndarray) -> np.ndarray:

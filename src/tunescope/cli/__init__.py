@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from tunescope.cli.capture import capture
 from tunescope.cli.demo import demo
 from tunescope.cli.diff import diff
 from tunescope.version import __version__
@@ -19,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(no_args_is_help=True)(diff)
+app.command(no_args_is_help=True)(capture)
 app.command()(demo)
 
 

@@ -17,11 +17,13 @@ def diff(
     base: Annotated[
         str,
         typer.Argument(
-            metavar="BASE", help="Hub id or folder. With TUNED left out: an adapter folder, whose own base is read from its config."
+            metavar="BASE",
+            help="Hub id or folder of a model; a capture (tunescope capture); or rows without a model: .npy, .npz, .parquet. With TUNED "
+            "left out: an adapter folder, whose own base is read from its config.",
         ),
     ],
     tuned: Annotated[
-        str | None, typer.Argument(metavar="TUNED", help="Hub id, folder or PEFT adapter folder.", show_default=False)
+        str | None, typer.Argument(metavar="TUNED", help="Hub id, folder, PEFT adapter folder, capture or rows.", show_default=False)
     ] = None,
     texts: Annotated[
         list[str] | None,
@@ -37,7 +39,10 @@ def diff(
     tuning_data: Annotated[
         str | None, typer.Option("--tuning-data", metavar="FILE", help="Texts the model was tuned on, only looked for in --texts.")
     ] = None,
-    column: Annotated[str | None, typer.Option("--column", help="Column that holds the texts, for tables, jsonl and hf:.")] = None,
+    column: Annotated[
+        str | None,
+        typer.Option("--column", help="Column that holds the texts, for tables, jsonl and hf:; the embeddings, of a BASE.parquet."),
+    ] = None,
     chat_template: Annotated[
         bool,
         typer.Option("--chat-template", help="Read texts as user turns (or a column 'messages' as chats) in TUNED's chat template."),
@@ -45,9 +50,7 @@ def diff(
     sample: options.Sample = None,
     measures: options.Measures = None,
     layers: options.Layers = None,
-    pooling: Annotated[
-        str, typer.Option("--pooling", help="How tokens become one row a text: mean, cls, last; none keeps token rows.")
-    ] = "mean",
+    pooling: options.Pooling = None,
     also_pooling: Annotated[
         str | None,
         typer.Option(
@@ -56,9 +59,7 @@ def diff(
             help="Does the headline hold under these poolings too? From the same pass; they cost memory and measuring. Example: cls,last.",
         ),
     ] = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Put before every text, such as 'passage: '. Default: what the base declares.")
-    ] = None,
+    prompt: options.Prompt = None,
     max_length: options.MaxLength = None,
     ruler: Annotated[
         bool, typer.Option("--ruler", help="Also measure known disturbances of BASE: weight noise, rounding, dropout. Ten short passes.")
@@ -75,9 +76,11 @@ def diff(
     dtype: options.Dtype = "float32",
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Only for models you trust.")
-    ] = False,
+    tuned_by: Annotated[
+        str | None,
+        typer.Option("--tuned-by", help="What is known of the tuning, to be recorded: objective=…,corpus=…,rule=…"),
+    ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Where did fine-tuning change the representations, and by how much against chance?
 
@@ -118,6 +121,7 @@ def diff(
                 trust_remote_code=trust_remote_code,
                 seed=seed,
                 ruler=ruler,
+                tuned_by=tuned_by,
                 progress=report,
             )
         finish(comparison, out, as_json=json, figures=figures)

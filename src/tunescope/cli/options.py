@@ -25,6 +25,26 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 â
 Dtype = Annotated[str, typer.Option("--dtype", help="Number format of the weights: float32, bfloat16 or float16.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one forward pass.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the sample and of the permutation draws.")]
+Texts = Annotated[
+    str | None,
+    typer.Option(
+        "--texts",
+        "-t",
+        metavar="FILE",
+        help="txt (one text a line), jsonl, csv, tsv, parquet, or hf:org/name:split. Default: Python's own documentation.",
+    ),
+]
+Pooling = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="How tokens become one row a text: mean, cls, last; none keeps token rows. Default: mean, or what a capture was read with.",
+    ),
+]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help="Put before every text, such as 'passage: '. Default: what the base declares.")
+]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Only for models you trust.")]
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=1, help="Tokens per text; longer ones are cut. Default: what the models declare.")
 ]

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tunescope.comparison.cross_layers import cross_layers, fit_of
-from tunescope.comparison.headline import headline
+from tunescope.comparison.headline import headline, of_rows
 from tunescope.comparison.layers import Place, measure_place
 from tunescope.comparison.outlier_dimensions import about_outliers, outliers_at
 from tunescope.comparison.published import published
@@ -29,6 +29,11 @@ from tunescope.texts import Corpus
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
 
+CUMULATIVE = (
+    "Change is cumulative: a block's output moves when any block before it moved, so the curve shows where change is seen, not which "
+    "weights made it."
+)
+NO_FUNCTION = "Nothing was measured about function: geometry says where and how far, an outcome says good or bad."
 SHOWN = 5  # most-moved and least-moved texts in the report
 EXCERPT = 300  # characters of a text that are kept
 
@@ -80,13 +85,14 @@ class Findings:
         layers, sites = [row for row in rows if "index" in row], {row.pop("name"): row for row in rows if "index" not in row}
         data = self._data(reading)
         localities = locality_of(layers, self.measures)
+        profile = layers or [{"name": name} | row for name, row in sites.items()]  # rows without a model may have no blocks
         with threads_for(self.work):
-            cross = cross_layers(self.base, self.tuned, places[: len(layers)], fits[: len(layers)])
+            cross = cross_layers(self.base, self.tuned, places[: len(layers)], fits[: len(layers)]) if layers else None
         return {
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "tunescope": versions()["tunescope"],
-            "headline": headline(layers, len(self.corpus.texts), depth=depth),
+            "headline": headline(layers, len(self.corpus.texts), depth=depth) if layers else of_rows(profile, len(self.corpus.texts)),
             "base": self.base.identity,
             "tuned": self.tuned.identity,
             "data": data,
@@ -96,22 +102,19 @@ class Findings:
             "sites": sites,
             "cross": cross,
             "locality": localities,
-            "width": _width(layers, depth),
-            "published": published(layers, sites, depth),
+            "width": _width(layers, depth) if layers else None,
+            "published": published(layers, sites, depth) if layers else None,
             "status_rule": STATUS_RULE,
-            "nps_curve": _curve(curves, [row["name"] for row in layers]),
+            "nps_curve": _curve(curves, [row["name"] for row in profile]),
             "texts": moved,
             "outcomes": [],
             "warnings": [
                 *about_texts(self.corpus, self.base, self.tuned),
                 *about_models(self.base, self.tuned),
-                *about_numbers(layers, sites, self.measures, localities, data["rows"], data["n"]),
+                *about_numbers(profile, sites if layers else {}, self.measures, localities, data["rows"], data["n"]),
                 *about_outliers(layers, sites),
             ],
-            "notes": [
-                "Change is cumulative: a block's output moves when any block before it moved, so the curve shows where change is seen, "
-                "not which weights made it.",
-                "Nothing was measured about function: geometry says where and how far, an outcome says good or bad."],
+            "notes": [CUMULATIVE, NO_FUNCTION] if layers else [NO_FUNCTION],
             "versions": versions(),
         }
 
@@ -131,11 +134,11 @@ class Findings:
             "n": len(corpus.texts),
             "rows": self.pairings[0].n,
             "source": corpus.source,
-            "sha256": corpus.sha256,
+            "sha256": corpus.sha256 or None,
             "sampled_from": corpus.sampled_from,
             **reading,
-            "truncated": max(side.acts.truncated for side in (self.base, self.tuned)),
-            "tokens": int(self.tuned.acts.tokens.sum()),
+            **({"truncated": max(side.acts.truncated for side in (self.base, self.tuned))} if reading else {}),
+            **({"tokens": int(self.tuned.acts.tokens.sum())} if reading else {}),
             "seed": self.seed,
         }
 

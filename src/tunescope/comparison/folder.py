@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunescope.errors import OutputError
+from tunescope.folders import locked, missing_folders, remove_empty, writable_folder
 
 RESULTS = {"comparison.json": "tunescope.comparison/", "weights.json": "tunescope.weights/"}  # each says whose folder it is
 OURS = {*RESULTS, "report.html", "records.jsonl", "figures"}
@@ -38,22 +39,7 @@ def check_folder(folder: str | Path) -> Path:
 
     Raises: OutputError, saying what is in the way.
     """
-    try:
-        path = Path(folder)
-        if path.is_symlink() and not path.exists():
-            raise OutputError(f"cannot write to '{folder}': it is a link to nowhere; name another folder with --out")
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"cannot write to '{folder}': it is a file; name a folder with --out")
-        ancestor = path.absolute()
-        while not ancestor.exists():
-            ancestor = ancestor.parent
-    except (OSError, ValueError) as error:
-        if isinstance(error, OutputError):
-            raise
-        said = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write to '{folder}': {said}; name another folder with --out") from error
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write to '{folder}': no permission in '{ancestor}'; name another folder with --out")
+    path = writable_folder(folder)
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(DRAFT)} if path.is_dir() else set()
     foreign = sorted(names - OURS) + [f"figures/{name}" for name in _foreign_figures(path / "figures")]
     if names and (foreign or not any(_is_result(path / name, schema) for name, schema in RESULTS.items())):
@@ -83,14 +69,14 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
     Raises: OutputError.
     """
     path = check_folder(folder)
-    made = [p for p in (path.absolute(), *path.absolute().parents) if not p.exists()]
+    made = missing_folders(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path))
         try:
-            with _locked(draft):
+            with locked(draft):
                 yield draft
-                with _uninterrupted(), _locked(path):
+                with _uninterrupted(), locked(path):
                     _clear_drafts(path, but=draft)
                     _move_in(draft, path)
         finally:
@@ -100,9 +86,7 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write to '{folder}': {error.strerror or error}; name another folder with --out") from error
     finally:
-        for folder_made in made:  # deepest first; only what is still empty goes
-            if folder_made.is_dir() and not any(folder_made.iterdir()):
-                folder_made.rmdir()
+        remove_empty(made)
 
 
 def _move_in(draft: Path, path: Path) -> None:
@@ -120,26 +104,10 @@ def _clear_drafts(path: Path, *, but: Path) -> None:
     for left in path.glob(f"{DRAFT}*"):
         if left.name != but.name:
             try:
-                with _locked(left, wait=False):
+                with locked(left, wait=False):
                     shutil.rmtree(left, ignore_errors=True)
             except OSError:
                 continue  # somebody is still writing it, or has just moved it
-
-
-@contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the folder against other processes, where the system can (POSIX). Raises BlockingIOError when not waiting and taken."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

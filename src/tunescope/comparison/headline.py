@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tunescope.report.numbers import three
+from tunescope.report.numbers import percent, three
 
 VERB = {"rewritten": "rewrote", "refined": "refined"}
+MOVED = {"rewritten": "moved far", "refined": "moved", "untouched": "hardly moved"}
 NO_OUTCOME = "Nothing was measured about what the model can do."
+NO_FUNCTION = "Nothing was measured about function."
 
 
 def headline(layers: Sequence[dict[str, Any]], n: int, *, depth: int) -> str:
@@ -18,6 +20,21 @@ def headline(layers: Sequence[dict[str, Any]], n: int, *, depth: int) -> str:
         return f"Nothing changed: {what} give bit-identical representations of these {n:,} texts. {NO_OUTCOME}"
     known = [row for row in layers if row["index"] > 0 and row["measures"]["cka"]["value"] is not None]
     return " ".join(filter(None, [_finding(known, depth), _unknown(layers), _start(layers, depth), NO_OUTCOME]))
+
+
+def of_rows(places: Sequence[dict[str, Any]], n: int) -> str:
+    """The same for rows that belong to no block: the place called `output`, else the first."""
+    row = next((place for place in places if place["name"] == "output"), places[0])
+    what = "The embeddings" if row["name"] == "output" else f"The rows of {row['name']}"
+    if row["identical"]:
+        return f"Nothing changed: {what[0].lower()}{what[1:]} of these {n:,} rows are bit-identical. {NO_FUNCTION}"
+    cka, nps = row["measures"]["cka"], row["measures"].get("nps") or {}
+    if cka["value"] is None:
+        return f"{what} could not be compared: see the warnings. {NO_FUNCTION}"
+    moved = "are no closer to the base than chance" if row["saturated"] else MOVED[row["status"]]
+    chance = f" and {three(cka['null'])} is chance" if cka["null"] is not None else ""
+    kept = f"; rows keep {percent(nps['value'])} of their ten nearest neighbours" if nps.get("value") is not None else ""
+    return f"{what} {moved}: similarity to the base {three(cka['value'])}, where 1 is unchanged{chance}{kept}. {NO_FUNCTION}"
 
 
 def _finding(known: Sequence[dict[str, Any]], depth: int) -> str:

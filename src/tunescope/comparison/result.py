@@ -42,24 +42,27 @@ class Comparison:
 
     @property
     def profile(self) -> pd.DataFrame:
-        """One row per layer: name, depth, status, and per measure its value, change, low, high, null and null_sd."""
+        """One row per layer: name, depth, status, and per measure its value, change, low, high, null and null_sd.
+
+        No row where only embeddings were compared.
+        """
         import pandas as pd
 
-        rows = []
+        rows: list[dict[str, Any]] = []
         for layer in self.payload["layers"]:
             row = {key: layer[key] for key in ("index", "name", "depth", "status", "identical", "saturated")}
             for measure, cell in layer["measures"].items():
                 row[measure] = cell["value"]
                 row |= {f"{measure}_{key}": cell[key] for key in ("change", "low", "high", "null", "null_sd")}
             rows.append(row)
-        return pd.DataFrame(rows).set_index("index")
+        return pd.DataFrame(rows, columns=None if rows else ["index", "name", "depth", "status"]).set_index("index")
 
     @property
     def cross(self) -> pd.DataFrame:
-        """Base layers (rows) against tuned layers (columns), linear CKA."""
+        """Base layers (rows) against tuned layers (columns), linear CKA; empty where there are no layers."""
         import pandas as pd
 
-        cross = self.payload["cross"]
+        cross = self.payload["cross"] or {"values": [], "base_names": [], "tuned_names": []}
         return pd.DataFrame(cross["values"], index=cross["base_names"], columns=cross["tuned_names"], dtype=float)
 
     @property

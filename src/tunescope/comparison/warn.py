@@ -26,9 +26,9 @@ def about_texts(corpus: Corpus, *sides: Side) -> list[str]:
 def about_models(base: Side, tuned: Side) -> list[str]:
     said = list(dict.fromkeys([*base.warnings, *tuned.warnings]))
     one, two = base.identity, tuned.identity
-    if one["tokenizer_sha256"] != two["tokenizer_sha256"]:
+    if one.get("tokenizer_sha256") != two.get("tokenizer_sha256"):
         said.append("the tokenizers differ: each model read its own tokens, so part of the change at every layer is the tokenizer's")
-    if one["vocabulary"] != two["vocabulary"]:
+    if one.get("vocabulary") != two.get("vocabulary"):
         said.append(f"the vocabulary was resized, {one['vocabulary']:,} → {two['vocabulary']:,} embedding rows")
     if one["layers"] != two["layers"]:
         said.append(f"base has {one['layers']} blocks and tuned {two['layers']}: layers are paired by relative depth")

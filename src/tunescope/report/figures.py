@@ -61,7 +61,7 @@ def _title(payload: reading.Payload, name: str) -> dict:
     text = known.get(name) or (f"Change by layer: {about['title']}" if name.startswith("depth_curve_") else about["title"])
     sides = [_short((payload.get(side) or {}).get("name") or side) for side in ("base", "tuned")]
     rows = (payload.get("data") or {}).get("n")
-    return {"text": text, "subtitle": f"{sides[0]} → {sides[1]}" + (f", {rows:,} texts" if rows else "")}
+    return {"text": text, "subtitle": f"{sides[0]} → {sides[1]}" + (f", {rows:,} {reading.unit(payload)}s" if rows else "")}
 
 
 def _short(name: str, most: int = 44) -> str:

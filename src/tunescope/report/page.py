@@ -59,7 +59,8 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "version": payload.get("tunescope", ""), "headline": payload.get("headline"), "warnings": payload.get("warnings") or [],
         "notes": payload.get("notes") or [], "status_rule": payload.get("status_rule"),
         "base": {"name": base.get("name") or "the base"}, "tuned": {"name": tuned.get("name") or "the tuned model"},
-        "measures": measures, "rows": reading.layers(payload), "has_curve": any(name.startswith("depth_curve_") for name in drawn),
+        "measures": measures, "rows": reading.layers(payload), "sites": reading.sites(payload),
+        "has_curve": any(name.startswith("depth_curve_") for name in drawn),
         "cross": cross_words.section(payload) if "cross_layer" in drawn else None, "width": _width(payload, drawn),
         "published": published_place(payload, drawn),
         "elsewhere": elsewhere.view(payload, drawn) if measures else None,
@@ -104,9 +105,12 @@ def _table_row(payload: reading.Payload, name: str, row: dict, scale: float) -> 
 
 def _caption(payload: reading.Payload, name: str, about: dict) -> str:
     own = about["change"] != about["title"]
-    parts = [f"Each dot is a layer: {about['title']}" + (f", drawn as its change, {about['change']}." if own else ".")]
+    if reading.layers(payload):
+        parts = [f"Each dot is a layer: {about['title']}" + (f", drawn as its change, {about['change']}." if own else ".")]
+    else:
+        parts = [about["title"] + (f", shown as its change, {about['change']}." if own else ".")]
     if about.get("interval"):
-        parts.append(f"Shading: 95% interval ({str(about['interval']).removesuffix(', 95%')}).")
+        parts.append(f"{'Shading: 95%' if reading.layers(payload) else '95%'} interval ({str(about['interval']).removesuffix(', 95%')}).")
     if about.get("null"):
         parts.append(f"Chance floor: {about['null']}.")
     noise = reading.noise(payload, name)
@@ -132,7 +136,8 @@ def _facts(payload: reading.Payload, name: str) -> list[dict[str, str]]:
     for site in reading.sites(payload):
         change = reading.entry(site, name).get("change")
         if change is not None:
-            said = {"output": "change of the output, the embedding as deployed", "final": "change after the final norm"}
+            output = "change of the output, the embedding as deployed" if rows else "change of the embeddings"
+            said = {"output": output, "final": "change after the final norm"}
             facts.append({"value": three(change), "label": said.get(site["name"], f"change at {site['name']}")})
     if locality.get("slope") is not None:
         shape = "not steady"
@@ -170,7 +175,8 @@ def _width(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any] |
 def _curve(payload: reading.Payload) -> dict[str, str]:
     k = payload["nps_curve"]["k"]
     return {
-        "said": f"Share of each text’s k nearest neighbours (cosine) that are still its neighbours after tuning, k from {k[0]} to {k[-1]}."
+        "said": f"Share of each {reading.unit(payload)}’s k nearest neighbours (cosine) that are still its neighbours after tuning, "
+        f"k from {k[0]} to {k[-1]}."
     }
 
 
@@ -181,7 +187,7 @@ def _side(payload: reading.Payload, name: str, drawn: bool) -> dict[str, Any]:
     if found:
         where, base, tuned = found
         said += f" Largest difference at {where}: {three(base)} → {three(tuned)} ({signed(tuned - base)})."
-    rows = [reading.entry(row, name) for row in reading.layers(payload)]
+    rows = [reading.entry(row, name) for row in reading.layers(payload) or reading.sites(payload)]
     reason = next((numbers["null_reason"] for numbers in rows if numbers.get("null_reason")), None)
     return {"name": name, "title": about["title"], "said": said + (f" No chance floor: {reason}." if reason else ""), "drawn": drawn}
 
@@ -209,7 +215,8 @@ def _texts(payload: reading.Payload) -> dict[str, Any] | None:
         for key, title in (("most", "Moved most"), ("least", "Moved least"))
     ]
     lead = (
-        f"At {texts.get('site', 'the output')}, after the best rotation of one side onto the other; “moved” is the share of the text’s "
-        "vector that no rotation explains."
+        f"At {texts.get('site', 'the output')}, after the best rotation of one side onto the other; “moved” is the share of the "
+        f"{reading.unit(payload)}’s vector that no rotation explains."
     )
-    return {"lead": lead, "sides": [side for side in sides if side["texts"]]}
+    title = f"The {reading.unit(payload)}s that moved most and least"
+    return {"title": title, "lead": lead, "sides": [side for side in sides if side["texts"]]}

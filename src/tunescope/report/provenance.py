@@ -9,7 +9,7 @@ from tunescope.report.numbers import MISSING, count, seconds, short_hash, three
 
 _IDENTITY = {"name": "name", "family": "family", "layers": "blocks", "width": "width", "parameters": "parameters", "dtype": "precision",
              "revision": "revision", "adapter": "adapter", "weights_sha256": "weights, sha256", "tokenizer_sha256": "tokenizer, sha256",
-             "derived": "anatomy"}  # fmt: skip
+             "derived": "anatomy", "rows_sha256": "rows, sha256", "declared": "declared of the tuning"}  # fmt: skip
 
 
 def _shown(key: str, value: Any) -> dict[str, str]:
@@ -49,6 +49,9 @@ def kept(payload: reading.Payload) -> list[dict[str, str]]:
     labels = {"n": "texts", "source": "source", "sampled_from": "sampled from", "pooling": "pooling", "max_length": "cut at, tokens",
               "truncated": "texts cut", "tokens": "tokens", "rows": "rows compared", "prompt": "prompt", "seed": "seed",
               "batch_size": "batch size", "sha256": "texts, sha256"}  # fmt: skip
+    if reading.unit(payload) == "row":
+        labels["n"], labels["source"] = "rows", "rows were"
+        data = {key: value for key, value in data.items() if key != "rows"}
     rows = [
         {"label": labels.get(key, key.replace("_", " ")), **_shown(key, data[key])}
         for key in [*labels, *(k for k in data if k not in labels)]

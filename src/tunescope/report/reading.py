@@ -29,6 +29,11 @@ def printable(payload: Any) -> Any:
     return [printable(value) for value in payload] if isinstance(payload, list | tuple) else payload
 
 
+def unit(payload: Payload) -> str:
+    """What a row is: a text that a model has read, or, without a model, just a row."""
+    return "text" if (payload.get("data") or {}).get("pooling") else "row"
+
+
 def layers(payload: Payload) -> list[dict]:
     """The profile's rows, in depth order."""
     return sorted(payload.get("layers") or [], key=lambda row: row["index"])

@@ -39,7 +39,7 @@ def terminal(payload: reading.Payload) -> RenderableType:
     payload = reading.printable(payload)
     parts: list[Any] = [Text(_subject(payload), style="dim"), Text(plain(payload.get("headline") or ""), style="bold"), Text("")]
     names = reading.comparing(payload)
-    if names and reading.layers(payload):
+    if names and (reading.layers(payload) or reading.sites(payload)):
         shown, table = _table(payload, names)
         parts += [table, Text("")]
         parts += [Text(line, style="dim") for line in _legend(payload, names[0], [name for name in names if name not in shown])]
@@ -54,6 +54,8 @@ def _subject(payload: reading.Payload) -> str:
     data = payload.get("data") or {}
     names = " → ".join(plain((payload.get(side) or {}).get("name") or MISSING) for side in ("base", "tuned"))
     source, pooling = (plain(data.get(key) or MISSING) for key in ("source", "pooling"))
+    if reading.unit(payload) == "row":
+        return f"{names} · {count(data.get('n'))} rows, {source}"
     return f"{names} · {count(data.get('n'))} texts: {source} · {pooling} pooling"
 
 
@@ -66,7 +68,7 @@ def _table(payload: reading.Payload, names: list[str]) -> tuple[list[str], Any]:
     rows = layers + reading.sites(payload)
     main, shown = names[0], [names[0]]
     full = reading.scale(payload, main)
-    heads = ["layer", "status", _head(main), "±95%", "change", "", "chance"]
+    heads = ["layer" if layers else "", "status", _head(main), "±95%", "change", "", "chance"]
     lines = [_main_cells(payload, main, row, full) for row in rows]
     for name in names[1:]:
         longer = [[*line, three(reading.entry(row, name).get("value"))] for line, row in zip(lines, rows, strict=True)]
@@ -112,7 +114,8 @@ def _main_cells(payload: reading.Payload, measure: str, row: dict, full: float) 
 
 def _legend(payload: reading.Payload, measure: str, left_out: list[str]) -> list[str]:
     change = reading.about(payload, measure)["change"]
-    lines = [f"change: {plain(change)}; it carries forward from block to block"]
+    carries = "; it carries forward from block to block" if reading.layers(payload) else ""
+    lines = [f"change: {plain(change)}{carries}"]
     lines.append("chance: the change of an unrelated representation; a full bar is that far")
     lines.append("untouched: CKA ≥ .99 or within noise; refined: ≥ .87; rewritten: below")
     if any(row.get("saturated") for row in reading.layers(payload) + reading.sites(payload)):
@@ -129,7 +132,9 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
         found = reading.largest_difference(payload, name)
         if found:
             where, base, tuned = found
-            lines.append(f"{name}, largest difference: {three(base)} → {three(tuned)} ({signed(tuned - base)}) at {plain(where)}")
+            many = len(reading.layers(payload) + reading.sites(payload)) > 1
+            what, at = (f"{name}, largest difference", f" at {plain(where)}") if many else (name, "")
+            lines.append(f"{what}: {three(base)} → {three(tuned)} ({signed(tuned - base)}){at}")
     locality = (payload.get("locality") or {}).get(measure) or {}
     said = []
     if locality.get("slope") is not None:

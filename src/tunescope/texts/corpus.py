@@ -48,6 +48,14 @@ class Corpus:
         said = (*warnings, *_duplicates(texts))
         return cls(texts, ids, source, dict(columns or {}), sampled_from, hash_texts(texts), said)
 
+    @classmethod
+    def unread(
+        cls, ids: Iterable[str], source: str, *, sha256: str = "", sampled_from: int | None = None, warnings: Iterable[str] = ()
+    ) -> Corpus:
+        """Texts that were read elsewhere and are not here: known by their ids and, if at all, their hash. Every one is empty."""
+        ids = tuple(ids)
+        return cls(("",) * len(ids), ids, source, {}, sampled_from, sha256, tuple(warnings))
+
     def __len__(self) -> int:
         return len(self.texts)
 

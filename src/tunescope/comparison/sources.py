@@ -1,0 +1,240 @@
+"""What a person compares, models, saved captures or plain rows, becomes two sides on the same texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tunescope.activations import Activations, Capture, is_capture, load_capture
+from tunescope.activations.chat import ChatTemplate, template_for
+from tunescope.comparison import captured
+from tunescope.comparison.arrays import corpus_of, is_arrays, matched, read_arrays, side_of
+from tunescope.comparison.elsewhere import further_poolings
+from tunescope.comparison.findings import Progress
+from tunescope.comparison.reader import Noise, Reader, layers_of_base
+from tunescope.comparison.side import Side
+from tunescope.errors import AlignmentError, InputError, NotEnoughRows
+from tunescope.geometry.measures import Measure
+from tunescope.models import Model, load_model, load_pair
+from tunescope.texts import Corpus, as_corpus, as_text_sets
+from tunescope.texts.sets import TextSet
+
+Lap = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be read, as it was asked for; None where nothing was said."""
+
+    measures: Mapping[str, Measure]
+    texts: Any = None
+    tuning: Iterable[str] = ()
+    tuning_data: Any = None
+    column: str | None = None
+    sample: int | None = None
+    seed: int = 0
+    layers: list[int] | None = None
+    pooling: str | None = None
+    also_pooling: Iterable[str] | str = ()
+    chat_template: bool = False
+    prompt: str | None = None
+    max_length: int | None = None
+    batch_size: int = 32
+    loading: Mapping[str, Any] = field(default_factory=dict)  # of `load_pair`
+
+    def sets(self) -> tuple[TextSet, ...]:
+        """The texts, read now; the main set first."""
+        return as_text_sets(
+            self.texts, tuning=self.tuning, column=self.column, sample=self.sample, seed=self.seed, chats=self.chat_template
+        )
+
+    def single(self, what: str) -> Corpus:
+        """The texts beside sides that were read before. Raises InputError when more is asked for than one set read in one way."""
+        asked = {"tuning": self.tuning, "tuning_data": self.tuning_data is not None, "also_pooling": self.also_pooling}
+        if more := [name for name, value in (asked | {"chat_template": self.chat_template}).items() if value]:
+            raise InputError(f"{', '.join(more)} asked for with {what}: only models can read texts anew; give both models, or leave it out")
+        sets = self.sets()
+        if len(sets) > 1:
+            raise InputError(f"{len(sets)} text sets were given with {what}, which is of one set; give both models, or one set")
+        return sets[0].corpus
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Two sides on the same rows, and what is known of these.
+
+    reading: how tokens became rows; empty where rows came without a model. reader: runs further models over the texts in the same way;
+    None where the texts are not at hand. models: base and tuned, each None where its rows were read before.
+    """
+
+    base: Side
+    tuned: Side
+    corpus: Corpus
+    reading: dict[str, Any]
+    noise: Noise
+    reader: Reader | None
+    models: tuple[Model | None, Model | None] = (None, None)
+    sets: tuple[TextSet, ...] = ()
+    tuning_data: Corpus | None = None
+    template: ChatTemplate | None = None
+
+    @property
+    def pair(self) -> tuple[Model, Model] | None:
+        """Both models, where both sides are models."""
+        base, tuned = self.models
+        return None if base is None or tuned is None else (base, tuned)
+
+    def base_model(self) -> Model:
+        """The base as a model, for the ruler. Raises InputError where it is only rows."""
+        if self.models[0] is None:
+            raise InputError(f"the ruler disturbs weights, and '{self.base.name}' was given as rows; give the model, or no --ruler")
+        return self.models[0]
+
+    def read(self, model: Model, label: str, some: Sequence[int] | None = None) -> Activations:
+        """The rows of a further model. Raises InputError where there are no texts to read."""
+        if self.reader is None:
+            raise InputError(f"'{model.name}' must read the texts, and these were not given; give the texts, or leave that model out")
+        return self.reader.read(model, label, some)
+
+
+def two_sides(base: Any, tuned: Any, request: Request, *, say: Progress, lap: Lap) -> Given:
+    """Load, read and align whatever the two sides are.
+
+    Raises: InputError, AlignmentError, NotEnoughRows, and what loading and capturing raise.
+    """
+    if request.loading.get("pretraining") is not None and (is_arrays(base) or _is_capture(base)):
+        raise InputError("pretraining is of a base checkpoint, and rows were given; say it when the model is captured, or leave it out")
+    arrays, captures = ([_is(side) for side in (base, tuned)] for _is in (is_arrays, _is_capture))
+    if any(arrays):
+        if not all(arrays):
+            odd = "the other side is missing" if base is None or tuned is None else "the other side is a model or a capture"
+            raise InputError(f"rows were given for one side, and {odd}; give rows for both (a capture's folder holds them as .npy files)")
+        return _from_arrays(base, tuned, request, lap)
+    if any(captures):
+        if base is None or tuned is None:
+            raise InputError("one capture was given; give two, the base first, or a model beside it")
+        return _from_captures(base, tuned, request, say, lap)
+    return _from_models(base, tuned, request, say, lap)
+
+
+def _is_capture(source: Any) -> bool:
+    return isinstance(source, Capture) or (isinstance(source, str | Path) and is_capture(source))
+
+
+def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: Lap) -> Given:
+    sets, pooling = request.sets(), request.pooling or "mean"
+    tuning_data = None if request.tuning_data is None else as_corpus(request.tuning_data, chats=request.chat_template)
+    further = further_poolings(pooling, request.also_pooling)
+    for one in sets if pooling != "none" else ():
+        _check_enough(request.measures, len(one.corpus), "texts", one.corpus.source)
+    pair = load_pair(base, tuned, **request.loading)
+    lap("load")
+    if pooling == "none":
+        _check_tokenizers(*(model.identity() for model in pair))
+    reading = {
+        "pooling": pooling,
+        "prompt": pair[0].output.prompt if request.prompt is None else request.prompt,
+        "max_length": min(model.max_length for model in pair) if request.max_length is None else request.max_length,
+        "batch_size": request.batch_size,
+    }
+    template = template_for(*pair, prompt=request.prompt) if request.chat_template else None
+    if template is not None:
+        sets, reading = template.render(sets), reading | template.reading
+    depths = pair[0].anatomy.n_layers, pair[1].anatomy.n_layers
+    layers = layers_of_base(request.layers, *depths, name=pair[1].name), request.layers
+    reader = Reader(sets[0].corpus, reading, layers, pair[1], request.measures, say)
+    acts = [reader.read(model, label, also=further) for model, label in zip(pair, ("base", "tuned"), strict=True)]
+    noise = reader.noise(pair[0], acts[0])
+    lap("forward")
+    sides = Side.of(pair[0], acts[0]), Side.of(pair[1], acts[1])
+    return Given(*sides, reader.corpus, reading, noise, reader, pair, sets, tuning_data, template)
+
+
+def _from_captures(base: Any, tuned: Any, request: Request, say: Progress, lap: Lap) -> Given:
+    """Two captures, or a capture and a model that reads the same texts now."""
+    held = [side if isinstance(side, Capture) else load_capture(side) for side in (base, tuned) if _is_capture(side)]
+    corpus = captured.corpus_of_capture(held[0])
+    if request.texts is not None:
+        corpus = request.single("a capture")
+    elif request.sample is not None:
+        raise InputError(f"sample {request.sample} asked for, and captures are compared on all texts they were made on; leave it out")
+    for stored in held:
+        captured.check_asked(stored, {"pooling": request.pooling, "prompt": request.prompt, "max_length": request.max_length})
+        if request.texts is not None:
+            captured.check_texts(stored, corpus)
+    models: tuple[Model | None, Model | None] = (None, None)
+    noise: Noise = {}
+    if len(held) == 2:
+        captured.check_agreement(*held)
+        reading = captured.joint_reading(*held)
+        one, two = map(captured.side_of_capture, held)
+        two = replace(two, warnings=(*two.warnings, *captured.versions_differ(*held)))
+        lap("load")
+        reader = Reader(corpus, reading, (None, None), None, request.measures, say)
+    else:
+        captured.check_here(held[0], request.texts)
+        one, two, noise, reader, models = _beside(held[0], base, tuned, corpus, request, say, lap)
+    if reader.reading["pooling"] == "none":
+        _check_tokenizers(one.identity, two.identity)
+    else:
+        _check_enough(request.measures, len(corpus), "texts", corpus.source)
+    one, two = captured.pairable(one, two, request.layers)
+    shown = {key: value for key, value in reader.reading.items() if key != "special_tokens" or not value}
+    further = None if request.texts is None else replace(reader, layers=(list(one.acts.layers), None))
+    return Given(one, two, corpus, shown, noise, further, models)
+
+
+def _beside(
+    stored: Capture, base: Any, tuned: Any, corpus: Corpus, request: Request, say: Progress, lap: Lap
+) -> tuple[Side, Side, Noise, Reader, tuple[Model | None, Model | None]]:
+    """A capture and the model on the other side, which reads as the capture was read."""
+    is_base, own = _is_capture(tuned), captured.side_of_capture(stored)
+    loading = {**request.loading, "revision": request.loading["revision" if is_base else "tuned_revision"]}
+    del loading["tuned_revision"]
+    model = load_model(base if is_base else tuned, **loading)
+    lap("load")
+    layers = request.layers
+    if is_base:
+        layers = layers_of_base(request.layers, model.anatomy.n_layers, own.depth, name=own.name)
+    reading = captured.reading_beside(stored, model, batch_size=request.batch_size)
+    reader = Reader(corpus, reading, (layers, layers), None, request.measures, say)
+    side = Side.of(model, reader.read(model, "base" if is_base else "tuned"))
+    captured.check_cut(stored, side)
+    noise = reader.noise(model, side.acts) if is_base else {}
+    lap("forward")
+    return (side, own, noise, reader, (model, None)) if is_base else (own, side, noise, reader, (None, model))
+
+
+def _from_arrays(base: Any, tuned: Any, request: Request, lap: Lap) -> Given:
+    for name in ("pooling", "prompt", "max_length", "sample"):
+        if (value := getattr(request, name)) is not None:
+            raise InputError(f"{name} {value!r} was asked for, and rows without a model are compared as they are; leave it out")
+    tables = any(str(side).lower().endswith(".parquet") for side in (base, tuned) if isinstance(side, str | Path))
+    column, texts = (request.column, replace(request, column=None)) if tables else (None, request)
+    sides = [read_arrays(side, name, column=column) for side, name in ((base, "base"), (tuned, "tuned"))]
+    identities = [side.identity() for side in sides]
+    one, two, how, said = matched(*sides)
+    corpus = corpus_of(one, how, None if texts.texts is None else partial(texts.single, "rows"))
+    _check_enough(request.measures, one.n, "rows", how)
+    left, right = captured.pairable(side_of(one, identities[0]), side_of(two, identities[1], said), request.layers)
+    lap("load")
+    return Given(left, right, corpus, {}, {}, None)
+
+
+def _check_enough(measures: Mapping[str, Measure], n: int, kind: str, source: str) -> None:
+    neediest = max(measures.values(), key=lambda measure: measure.minimum_rows)
+    if n < neediest.minimum_rows:
+        raise NotEnoughRows(
+            f"{neediest.name} needs at least {neediest.minimum_rows} {kind}, got {n:,} ({source}); "
+            f"give more {kind}, or leave the measure out with --measures"
+        )
+
+
+def _check_tokenizers(base: dict[str, Any], tuned: dict[str, Any]) -> None:
+    if base["tokenizer_sha256"] != tuned["tokenizer_sha256"]:
+        raise AlignmentError(
+            "the tokenizers of base and tuned differ, so their token rows are not the same tokens; compare pooled texts (--pooling mean)"
+        )
