@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tunescope.activations.batches import check_vocabulary, collate, plan_batches, prompt_tokens, tokenise
+from tunescope.activations.batches import TokenisedTexts, check_vocabulary, collate, plan_batches, prompt_tokens, tokenise
 from tunescope.activations.pooling import Pool, check_pooling, pooler
 from tunescope.activations.rows import Rows
 from tunescope.activations.taps import Taps, check_states, layer_name
@@ -19,6 +20,7 @@ from tunescope.errors import InputError, TextsError, UnknownName
 from tunescope.models.lengths import position_limit
 from tunescope.models.model import Model
 from tunescope.models.quiet import quietly
+from tunescope.ranks import ALONE, Ranks
 
 SITES = ("final", "output")
 
@@ -75,6 +77,7 @@ def capture(
     progress: Callable[[int, int], None] | None = None,
     reverse: bool = False,
     draft: Keeper | None = None,
+    ranks: Ranks = ALONE,
 ) -> Activations:
     """Capture pooled hidden states of `texts` at every layer and site, in one forward pass per batch.
 
@@ -84,7 +87,8 @@ def capture(
     in tokens; None is the model's own. templated: the texts come from a chat template and hold their special tokens, so the tokenizer
     adds none. ids: names of the texts for messages. progress(done, total) counts tokens. reverse: the same texts in other batches, to
     measure the noise of the arithmetic. draft: keeps the rows of the one pooling instead of the memory, and says how many batches it
-    has already (`ts.save_capture` makes one).
+    has already (`ts.save_capture` makes one). ranks: processes that run a share of the batches each; all of them get all rows, bit for
+    bit those of one process.
 
     Batches hold texts of like length and are padded on the right whatever the tokenizer prefers. Two models with one
     tokenizer see identical batches, so rows below the first altered block are bit-identical.
@@ -106,7 +110,7 @@ def capture(
     done, total, started = 0, int(tokens.lengths.sum()), time.perf_counter()
     with quietly(), torch.inference_mode(), model.active() as body, Taps(model, wanted) as taps:
         arguments, pad = _forward_arguments(model), model.tokenizer.pad_token_id or 0
-        for number, batch in enumerate(plan_batches(tokens.lengths, batch_size, reverse=reverse)):
+        for number, batch in enumerate(ranks.share(_plan(tokens, batch_size, reverse, ranks))):
             done += int(tokens.lengths[batch].sum())
             if draft is not None and number < draft.done:
                 continue
@@ -121,7 +125,10 @@ def capture(
             if draft is not None:
                 draft.did(number + 1)
             if progress is not None:
-                progress(done, total)
+                progress(min(done * ranks.count, total), total)
+        for pooled_rows in rows.values():
+            for kept_rows in pooled_rows.kept.values():
+                ranks.sum(kept_rows)
     own = Activations(
         layers={index: rows[pooling].kept[index] for index in wanted},
         sites={site: rows[pooling].kept[site] for site in sites},
@@ -136,6 +143,15 @@ def capture(
         max_length=max_length,
     )
     return replace(own, also={name: _pooled(own, rows[name].kept, name) for name in also})
+
+
+def _plan(tokens: TokenisedTexts, batch_size: int, reverse: bool, ranks: Ranks) -> list[np.ndarray]:
+    batches = plan_batches(tokens.lengths, batch_size, reverse=reverse)
+    if len(batches) < ranks.count:
+        raise InputError(
+            f"{ranks.count} processes for {len(batches)} batches of {batch_size} texts; start fewer processes, or lower the batch size"
+        )
+    return batches
 
 
 def _pooled(own: Activations, kept: dict[int | str, Tensor], pooling: str) -> Activations:

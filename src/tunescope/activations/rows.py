@@ -13,11 +13,11 @@ from tunescope.activations.taps import layer_name
 from tunescope.errors import ActivationError
 from tunescope.models.model import Model
 
-Allocate = Callable[[int | str, int, int], Tensor]  # (layer or site, rows, width) -> an empty float32 tensor
+Allocate = Callable[[int | str, int, int], Tensor]  # (layer or site, rows, width) -> a float32 tensor of zeros
 
 
 def _in_memory(key: int | str, rows: int, width: int) -> Tensor:
-    return torch.empty(rows, width)
+    return torch.zeros(rows, width)
 
 
 class Rows:

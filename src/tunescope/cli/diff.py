@@ -10,6 +10,7 @@ import typer
 from tunescope.cli import options
 from tunescope.cli.run import finish, interruptible, progress
 from tunescope.cli.weights import only_weights
+from tunescope.ranks import started_by_torchrun
 
 
 def diff(
@@ -80,13 +81,22 @@ def diff(
         str | None,
         typer.Option("--tuned-by", help="What is known of the tuning, to be recorded: objective=…,corpus=…,rule=…"),
     ] = None,
+    pretraining: Annotated[
+        str | None,
+        typer.Option("--pretraining", help="What BASE was pretrained on, such as mlm+nsp or causal-lm. Default: from its name."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option("--method", help="exact keeps all rows; stream is in constant memory, without neighbours; auto: as memory allows."),
+    ] = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Where did fine-tuning change the representations, and by how much against chance?
 
-    Prints a table; writes report.html and comparison.json to --out.
+    Prints a table; writes report.html and comparison.json to --out. Several processes share the work when torchrun starts them:
+    torchrun --nproc-per-node 4 -m tunescope diff …
     """
-    with interruptible(out):
+    with interruptible(out), started_by_torchrun() as ranks:
         from tunescope.comparison.folder import check_folder
 
         check_folder(out)
@@ -97,7 +107,7 @@ def diff(
         given, tuning = options.parse_texts(texts)
         from tunescope.comparison import diff as compare
 
-        with progress(not json) as report:
+        with progress(not json and ranks.rank == 0) as report:
             comparison = compare(
                 base,
                 tuned,
@@ -122,6 +132,10 @@ def diff(
                 seed=seed,
                 ruler=ruler,
                 tuned_by=tuned_by,
+                pretraining=pretraining,
+                method=method,
+                distributed=ranks.count > 1,
                 progress=report,
             )
-        finish(comparison, out, as_json=json, figures=figures)
+        if ranks.rank == 0:
+            finish(comparison, out, as_json=json, figures=figures)

@@ -11,6 +11,7 @@ from tunescope.errors import Degenerate
 from tunescope.geometry.cross import cross_hsic
 from tunescope.geometry.matching import RULE, Fit, Match, Matching, match_layers
 from tunescope.geometry.rows import Rows
+from tunescope.ranks import ALONE, Ranks
 
 
 def fit_of(rows: Rows) -> Fit | None:
@@ -21,7 +22,9 @@ def fit_of(rows: Rows) -> Fit | None:
         return None
 
 
-def cross_layers(base: Side, tuned: Side, pairs: Sequence[Pairing], fits: Sequence[Fit | None]) -> dict[str, Any]:
+def cross_layers(
+    base: Side, tuned: Side, pairs: Sequence[Pairing], fits: Sequence[Fit | None], ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """{measure, values, base_names, tuned_names, null, layers, matching}: the map in CKA, the matches in debiased CKA.
 
     Args: the pairings of the layers, without those of sites, and the fit of each.
@@ -29,7 +32,7 @@ def cross_layers(base: Side, tuned: Side, pairs: Sequence[Pairing], fits: Sequen
     xs, ys = (list(side.acts.layers.values()) for side in (base, tuned))
     at = {index: row for row, index in enumerate(base.acts.layers)}
     own = [at[int(pair.where)] for pair in pairs]
-    sums = cross_hsic(xs, ys)
+    sums = cross_hsic(xs, ys, ranks=ranks)
     values = sums.cka
     for column, (pair, row) in enumerate(zip(pairs, own, strict=True)):
         if Rows(pair.x, pair.y).same:

@@ -16,10 +16,11 @@ from tunescope.comparison.result import Comparison
 from tunescope.comparison.ruler import ruler as measure_ruler
 from tunescope.comparison.sources import Given, Request, two_sides
 from tunescope.comparison.weight_profile import RANK_WORK, weight_profile
-from tunescope.errors import InputError
+from tunescope.errors import InputError, UnknownName
 from tunescope.geometry import select
 from tunescope.geometry.measures import Measure
 from tunescope.models import Model
+from tunescope.ranks import ALONE, Ranks
 from tunescope.texts import Corpus
 
 
@@ -50,6 +51,8 @@ def diff(
     controls: Mapping[str, Model] | None = None,
     ruler: bool = False,
     tuned_by: Mapping[str, str] | str | None = None,
+    method: str = "auto",
+    distributed: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Where did the representations change, and by how much against chance?
@@ -75,11 +78,15 @@ def diff(
         controls: further models of the same base (`ts.perturb`) shown beside the tuned one.
         ruler: also measure known disturbances of the base (weight noise, rounding to 8 and 4 bits, dropout) on up to 256 of the texts.
         tuned_by: what is known of the tuning, objective, corpus and rule: {"objective": "mlm"} or "objective=mlm,corpus=wiki"; recorded.
+        method: exact keeps every row. stream lets the texts go by in constant memory: all measures but those of neighbours and ranks.
+            auto is exact while the rows fit in half the free memory. distributed: share the work over torch's default process group
+            (start it with torchrun); every rank returns the same result.
         progress: called with (stage, done, total).
 
     Raises: TunescopeError, one clear line; see `tunescope.errors`.
     """
     _check_ruler(ruler, pooling)
+    _check_method(method, ruler=ruler, controls=controls)
     chosen, said, say = select(measures), declared(tuned_by), progress or (lambda stage, done, total: None)
     request = Request(
         measures=chosen,
@@ -96,6 +103,9 @@ def diff(
         prompt=prompt,
         max_length=max_length,
         batch_size=batch_size,
+        method="exact" if method == "auto" and (ruler or controls) else method,
+        named=measures,
+        ranks=Ranks.of_group() if distributed else ALONE,
         loading={
             "revision": revision,
             "tuned_revision": tuned_revision,
@@ -111,8 +121,10 @@ def diff(
     _check_ruler(ruler, given.reading.get("pooling"))
     disturbed = given.base_model() if ruler else None
     known = replace(given.tuned, identity=given.tuned.identity | ({"declared": said} if said else {}))
-    findings = Findings(given.base, known, given.corpus, chosen, given.noise, seed, say)
+    measured = given.measures or chosen
+    findings = Findings(given.base, known, given.corpus, measured, given.noise, seed, say, given.passed, request.ranks)
     result = findings.payload(given.reading)
+    result["warnings"] = [*given.warnings, *result["warnings"]]
     clock.lap("geometry")
     result = _with_models(result, given, findings, clock)
     acts = given.base.acts
@@ -163,6 +175,18 @@ class _Clock:
 def _check_ruler(ruler: bool, pooling: str | None) -> None:
     if ruler and pooling == "none":
         raise InputError("the ruler compares pooled texts; leave --ruler out, or choose another pooling than none")
+
+
+METHODS = ("auto", "exact", "stream")
+
+
+def _check_method(method: str, **more: object) -> None:
+    """Raises UnknownName for a method nobody knows, InputError for what a stream cannot be asked for."""
+    if method not in METHODS:
+        raise UnknownName("method", method, METHODS)
+    wanted = [name for name, value in more.items() if value]
+    if method == "stream" and wanted:
+        raise InputError(f"--method stream keeps no rows, and {' and '.join(wanted)} needs them; use --method exact, or leave it out")
 
 
 def _indices(layers: Iterable[int]) -> list[int]:

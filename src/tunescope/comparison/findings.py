@@ -25,6 +25,7 @@ from tunescope.geometry.profile import STATUS_RULE, locality, width
 from tunescope.geometry.rows import Rows
 from tunescope.geometry.threads import side_by_side, threads_for
 from tunescope.identity import versions
+from tunescope.ranks import ALONE, Ranks
 from tunescope.texts import Corpus
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
@@ -62,10 +63,12 @@ class Findings:
     noise: Mapping[int | str, Mapping[str, float | None]]
     seed: int
     say: Progress
+    passed: Sequence[Pairing] | None = None  # places whose rows went by in a stream, in place of the sides' own rows
+    ranks: Ranks = ALONE
 
     @cached_property
     def pairings(self) -> Sequence[Pairing]:
-        return pairings(self.base, self.tuned)
+        return pairings(self.base, self.tuned) if self.passed is None else self.passed
 
     @property
     def work(self) -> float:
@@ -75,9 +78,7 @@ class Findings:
     def payload(self, reading: dict[str, Any]) -> dict[str, Any]:
         depth, places = self.tuned.depth, self.pairings
         rows, curves, moved, fits = [], {}, None, []
-        self.say("comparing layers", 0, len(places))
-        for done, (row, curve, texts, fit) in enumerate(side_by_side(self._at, places, work=self.work), start=1):
-            self.say("comparing layers", done, len(places))
+        for row, curve, texts, fit in self._measured(places):
             rows.append(row)
             curves[row["name"]] = curve
             moved = texts or moved
@@ -86,8 +87,7 @@ class Findings:
         data = self._data(reading)
         localities = locality_of(layers, self.measures)
         profile = layers or [{"name": name} | row for name, row in sites.items()]  # rows without a model may have no blocks
-        with threads_for(self.work):
-            cross = cross_layers(self.base, self.tuned, places[: len(layers)], fits[: len(layers)]) if layers else None
+        cross = self._cross(places[: len(layers)], fits[: len(layers)]) if layers and self.passed is None else None
         return {
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,6 +118,19 @@ class Findings:
             "versions": versions(),
         }
 
+    def _cross(self, places: Sequence[Pairing], fits: Sequence[Fit | None]) -> dict[str, Any]:
+        with threads_for(self.work):
+            return cross_layers(self.base, self.tuned, places, fits, self.ranks)
+
+    def _measured(self, places: Sequence[Pairing]) -> list[Any]:
+        """What `_at` finds at every place; ranks take a share of the places each."""
+        mine, found = self.ranks.share(places), []
+        self.say("comparing layers", 0, len(mine))
+        for one in side_by_side(self._at, mine, work=self.work):
+            found.append(one)
+            self.say("comparing layers", len(found), len(mine))
+        return self.ranks.all(found)
+
     def _at(self, pairing: Pairing) -> tuple[dict[str, Any], dict[int, float], dict[str, Any] | None, Fit | None]:
         """Everything at one place: its row, its curve of neighbours kept, which texts moved when it is the place to ask, and its fit."""
         place, groups = pairing.place, self.base.acts.groups
@@ -125,6 +138,8 @@ class Findings:
         rows = pairing.rows(None if per_text else groups)
         curve = nps_curve(rows) if "nps" in self.measures and per_text and not rows.constant else {}
         row = measure_place(place, rows, self.measures, noise=self.noise.get(pairing.where, {}), seed=self.seed)
+        if rows.passed:
+            return row | {"outliers": None}, curve, None, None
         row["outliers"] = outliers_at(rows, row)
         return row, curve, self._texts(place, rows) if per_text and place.name == "output" else None, fit_of(rows)
 
@@ -133,6 +148,7 @@ class Findings:
         return {
             "n": len(corpus.texts),
             "rows": self.pairings[0].n,
+            "method": "exact" if self.passed is None else "stream",
             "source": corpus.source,
             "sha256": corpus.sha256 or None,
             "sampled_from": corpus.sampled_from,

@@ -13,6 +13,7 @@ from tunescope.comparison.side import partner
 from tunescope.errors import InputError
 from tunescope.geometry.measures import Measure
 from tunescope.models import Model
+from tunescope.ranks import ALONE, Ranks
 from tunescope.texts import Corpus
 
 Noise = dict[int | str, dict[str, float | None]]  # {layer or site: {measure: change}}
@@ -34,6 +35,7 @@ class Reader:
     tuned: Model | None
     measures: Mapping[str, Measure]
     say: Progress
+    ranks: Ranks = ALONE
 
     def read(
         self, model: Model, label: str, some: Sequence[int] | None = None, corpus: Corpus | None = None, also: Sequence[str] = ()
@@ -46,7 +48,7 @@ class Reader:
             self.say(f"reading texts with {label}", done, total)
 
         layers = self.layers[model is self.tuned]
-        return capture(model, texts.texts, **self.reading, layers=layers, also=also, ids=texts.ids, progress=report)
+        return capture(model, texts.texts, **self.reading, layers=layers, also=also, ids=texts.ids, progress=report, ranks=self.ranks)
 
     def noise(self, model: Model, acts: Activations, corpus: Corpus | None = None) -> Noise:
         """The change that a model shows against itself when its texts fall into other batches; not measured for token rows."""

@@ -27,9 +27,9 @@ class Side:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, acts: Activations) -> Side:
-        """The side of a model that has just been run."""
-        return cls(acts, model.anatomy.n_layers, model.identity(), tuple(model.warnings))
+    def of(cls, model: Model, acts: Activations, identity: dict[str, Any] | None = None) -> Side:
+        """The side of a model that has just been run; its identity is worked out (weights are hashed) unless it is known."""
+        return cls(acts, model.anatomy.n_layers, identity or model.identity(), tuple(model.warnings))
 
     @property
     def name(self) -> str:

@@ -14,11 +14,13 @@ from tunescope.comparison import captured
 from tunescope.comparison.arrays import corpus_of, is_arrays, matched, read_arrays, side_of
 from tunescope.comparison.elsewhere import further_poolings
 from tunescope.comparison.findings import Progress
-from tunescope.comparison.reader import Noise, Reader, layers_of_base
-from tunescope.comparison.side import Side
+from tunescope.comparison.reader import NOISE_TEXTS, Noise, Reader, layers_of_base
+from tunescope.comparison.side import Pairing, Side
+from tunescope.comparison.streaming import stream, streaming, takes_too_much
 from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.geometry.measures import Measure
 from tunescope.models import Model, load_model, load_pair
+from tunescope.ranks import ALONE, Ranks
 from tunescope.texts import Corpus, as_corpus, as_text_sets
 from tunescope.texts.sets import TextSet
 
@@ -43,6 +45,9 @@ class Request:
     prompt: str | None = None
     max_length: int | None = None
     batch_size: int = 32
+    method: str = "auto"
+    named: Iterable[str] | str | None = None  # measures as they were asked for
+    ranks: Ranks = ALONE
     loading: Mapping[str, Any] = field(default_factory=dict)  # of `load_pair`
 
     def sets(self) -> tuple[TextSet, ...]:
@@ -80,6 +85,9 @@ class Given:
     sets: tuple[TextSet, ...] = ()
     tuning_data: Corpus | None = None
     template: ChatTemplate | None = None
+    passed: Sequence[Pairing] | None = None  # the places, where the texts went by in a stream
+    measures: Mapping[str, Measure] = field(default_factory=dict)  # where not all that were asked for could be given
+    warnings: tuple[str, ...] = ()
 
     @property
     def pair(self) -> tuple[Model, Model] | None:
@@ -145,12 +153,60 @@ def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: La
         sets, reading = template.render(sets), reading | template.reading
     depths = pair[0].anatomy.n_layers, pair[1].anatomy.n_layers
     layers = layers_of_base(request.layers, *depths, name=pair[1].name), request.layers
-    reader = Reader(sets[0].corpus, reading, layers, pair[1], request.measures, say)
+    reader = Reader(sets[0].corpus, reading, layers, pair[1], request.measures, say, request.ranks)
+    if _streams(request, pair, reader, more=len(sets) > 1 or further or tuning_data is not None):
+        return _streamed(request, pair, reader, lap, template)
     acts = [reader.read(model, label, also=further) for model, label in zip(pair, ("base", "tuned"), strict=True)]
     noise = reader.noise(pair[0], acts[0])
     lap("forward")
     sides = Side.of(pair[0], acts[0]), Side.of(pair[1], acts[1])
     return Given(*sides, reader.corpus, reading, noise, reader, pair, sets, tuning_data, template)
+
+
+def _streams(request: Request, pair: tuple[Model, Model], reader: Reader, *, more: object) -> bool:
+    """Whether the texts are to go by in a stream: when asked for, or when their rows would not fit and what is asked for streams.
+
+    Raises: InputError, when a stream was asked for together with what needs all rows.
+    """
+    pooled = reader.reading["pooling"] != "none"
+    if request.method == "stream":
+        if more or not pooled:
+            what = "further text sets and poolings need" if pooled else "token rows (--pooling none) need"
+            raise InputError(f"--method stream keeps no rows, and {what} them; use --method exact, or leave them out")
+        return True
+    named = () if request.named is None else request.measures.values()
+    can = pooled and not more and all(measure.streams for measure in named)
+    return request.method == "auto" and can and takes_too_much(pair, len(reader.corpus))
+
+
+def _streamed(request: Request, pair: tuple[Model, Model], reader: Reader, lap: Lap, template: ChatTemplate | None) -> Given:
+    measures, left_out = streaming(request.measures, asked=request.named)
+    corpus, quiet, done = reader.corpus, replace(reader, measures=measures, say=_silent, ranks=ALONE), 0
+    identities = [model.identity() for model in pair]
+
+    def both(piece: Corpus) -> tuple[Side, Side]:
+        nonlocal done
+        one, two = (Side.of(model, quiet.read(model, "", corpus=piece), known) for model, known in zip(pair, identities, strict=True))
+        done = min(done + len(piece) * reader.ranks.count, len(corpus))
+        reader.say("reading texts with both", done, len(corpus))
+        return one, two
+
+    base, tuned, places = stream(both, corpus, measures=measures, ranks=reader.ranks)
+    some = corpus.rows(range(0, len(corpus), max(1, len(corpus) // NOISE_TEXTS))[:NOISE_TEXTS])
+    noise = quiet.noise(pair[0], quiet.read(pair[0], "", corpus=some), some)
+    lap("forward")
+    kept = len(places[0].x)
+    said = [f"the texts went by in a stream: values are of all {len(corpus):,}, intervals from {kept:,} of them chosen by hash"]
+    said += [f"{', '.join(left_out)}, the map of layers and the most-moved texts need all rows at once and were left out"]
+    whole = replace(reader, ranks=ALONE)
+    return Given(
+        base, tuned, corpus, dict(reader.reading), noise, whole, pair,
+        (TextSet("texts", corpus),), None, template, places, measures, tuple(said),
+    )  # fmt: skip
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
 
 
 def _from_captures(base: Any, tuned: Any, request: Request, say: Progress, lap: Lap) -> Given:

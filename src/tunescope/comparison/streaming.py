@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +17,8 @@ from tunescope.errors import InputError
 from tunescope.geometry.measures import Measure
 from tunescope.geometry.rows import Rows
 from tunescope.geometry.stream import Passage, PassedRows
+from tunescope.models import Model
+from tunescope.ranks import ALONE, Ranks
 from tunescope.texts import Corpus
 
 CHUNK = 2048  # texts whose rows are in memory at a time
@@ -46,6 +51,19 @@ class PassedPairing(Pairing):
         return replace(self, passage=passage, x=passage.x, y=passage.y)
 
 
+def takes_too_much(pair: tuple[Model, Model], n: int) -> bool:
+    """Whether the rows of n texts at every layer and site of both models would fill more than half of the memory that is free."""
+    rows = sum((model.anatomy.n_layers + 3) * model.anatomy.width * 4 * n for model in pair)
+    return rows > free_memory() / 2
+
+
+def free_memory() -> float:
+    """Bytes that can be had without swapping; infinite where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024.0
+    return math.inf
+
+
 def streaming(measures: Mapping[str, Measure], *, asked: Iterable[str] | str | None) -> tuple[dict[str, Measure], list[str]]:
     """The measures that stream, and the names of the default ones left out because they do not.
 
@@ -61,25 +79,25 @@ def streaming(measures: Mapping[str, Measure], *, asked: Iterable[str] | str | N
 
 
 def stream(
-    read: Read, corpus: Corpus, *, measures: Mapping[str, Measure], ranks: tuple[int, int] = (0, 1), chunk: int = CHUNK, kept: int = KEPT
+    read: Read, corpus: Corpus, *, measures: Mapping[str, Measure], ranks: Ranks = ALONE, chunk: int = CHUNK, kept: int = KEPT
 ) -> tuple[Side, Side, list[PassedPairing]]:
     """Both sides without their rows, and every place with the sums over all texts.
 
-    read: runs both models on some of the texts. kept: rows that stay, chosen by a hash of their texts. ranks: (rank, of how many);
-    each takes its share of the pieces, and all sum up.
+    read: runs both models on some of the texts. kept: rows that stay, chosen by a hash of their texts. ranks: processes that take a
+    share of the pieces each, and sum up.
     """
-    n, (rank, count) = len(corpus), ranks
-    if n < count:
-        raise InputError(f"{count} processes for {n:,} texts; start no more processes than there are texts")
+    n = len(corpus)
+    if n < ranks.count:
+        raise InputError(f"{ranks.count} processes for {n:,} texts; start no more processes than there are texts")
     chosen = set(corpus.chosen(min(kept, n)))
     change = any(measure.reads == "change" for measure in measures.values())
-    chunk = min(chunk, -(-n // count))
-    share = [range(start, min(start + chunk, n)) for start in range(0, n, chunk)][rank::count]
+    chunk = min(chunk, n // ranks.count)
+    share = ranks.share([range(start, min(start + chunk, n)) for start in range(0, n, chunk)])
     base, tuned, places = _sum(
         _piece(read(corpus.rows(texts)), [at for at, text in enumerate(texts) if text in chosen], change) for texts in share
     )
-    if count > 1:
-        return _over_ranks(base), _over_ranks(tuned), [place.all_reduce() for place in places]
+    if ranks.count > 1:
+        return _over_ranks(base, ranks), _over_ranks(tuned, ranks), [place.all_reduce() for place in places]
     return base, tuned, places
 
 
@@ -117,10 +135,8 @@ def _joined(side: Side, other: Side) -> Side:
     return replace(side, acts=acts)
 
 
-def _over_ranks(side: Side) -> Side:
+def _over_ranks(side: Side, ranks: Ranks) -> Side:
     """The counts of all ranks; tokens as their sum."""
     acts = side.acts
-    counts = torch.tensor([acts.n, int(acts.tokens.sum()), acts.truncated])
-    torch.distributed.all_reduce(counts)
-    n, tokens, truncated = counts.tolist()
+    n, tokens, truncated = ranks.sum(torch.tensor([acts.n, int(acts.tokens.sum()), acts.truncated])).tolist()
     return replace(side, acts=replace(acts, n=n, tokens=torch.tensor([tokens]), truncated=truncated))

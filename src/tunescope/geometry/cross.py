@@ -15,6 +15,7 @@ from tunescope.geometry.hsic import Hsic, HsicTriple
 from tunescope.geometry.moments import centred_blocks, column_means, resolution, unit_blocks
 from tunescope.geometry.neighbours import nearest, overlap
 from tunescope.geometry.rows import as_array
+from tunescope.ranks import ALONE, Ranks
 
 BLOCK = 256
 FEW = 4 * BLOCK  # rows
@@ -35,13 +36,16 @@ def cross_cka(xs: Sequence[Any], ys: Sequence[Any]) -> Float[Tensor, "l m"]:
     return cross_hsic(xs, ys).cka
 
 
-def cross_hsic(xs: Sequence[Any], ys: Sequence[Any]) -> HsicTriple:
-    """The sums behind `cross_cka` and its debiased twin: xy (l, m), xx (l, 1), yy (1, m), of layers brought to a trace of n."""
+def cross_hsic(xs: Sequence[Any], ys: Sequence[Any], *, ranks: Ranks = ALONE) -> HsicTriple:
+    """The sums behind `cross_cka` and its debiased twin: xy (l, m), xx (l, 1), yy (1, m), of layers brought to a trace of n.
+
+    ranks: processes that all hold the rows and take a share of the blocks (or of the layers) each, and sum up.
+    """
     sides = _checked(xs, ys)
     left, right = ([_Layer.of(x) for x in side] for side in sides)
     n, width = len(sides[0][0]), max(x.shape[1] for side in sides for x in side)
     layers = len(xs) * len(ys) / (len(xs) + len(ys))
-    cross, own, others = (_by_grams if n < 2 * width * (layers + 1) else _by_features)(left, right)
+    cross, own, others = (_by_grams if n < 2 * width * (layers + 1) else _by_features)(left, right, ranks)
     a, b = (torch.stack([layer.squares() for layer in side]) for side in (left, right))
     trace = torch.full_like(cross, n)
     return HsicTriple(
@@ -85,27 +89,33 @@ class _Layer:
         return torch.cat([block.square().sum(1) for block in unit_blocks(self.x, self.mean, self.scale, torch.float64)])
 
 
-def _by_grams(left: list[_Layer], right: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
+def _by_grams(left: list[_Layer], right: list[_Layer], ranks: Ranks = ALONE) -> tuple[Tensor, Tensor, Tensor]:
     layers = [torch.cat([*layer.blocks()]) for layer in (*left, *right)]
     n, device = len(layers[0]), layers[0].device
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=device)
     grams = torch.empty(len(layers), BLOCK * BLOCK, dtype=layers[0].dtype, device=device)
-    for i in range(0, n, BLOCK):
-        for j in range(i, n, BLOCK):
-            rows, columns = min(BLOCK, n - i), min(BLOCK, n - j)
-            flat = grams[:, : rows * columns]
-            for gram, layer in zip(flat, layers, strict=True):
-                torch.mm(layer[i : i + BLOCK], layer[j : j + BLOCK].T, out=gram.view(rows, columns))
-            # cells in runs short enough that float32 sums inside the product stay exact to 1e-7; runs add in float64
-            runs = flat.split(4096, dim=1)
-            total += sum((run @ run.T).double() for run in runs) * (1 if i == j else 2)
+    blocks = [(start, other) for start in range(0, n, BLOCK) for other in range(start, n, BLOCK)]
+    for i, j in ranks.share(blocks):
+        rows, columns = min(BLOCK, n - i), min(BLOCK, n - j)
+        flat = grams[:, : rows * columns]
+        for gram, layer in zip(flat, layers, strict=True):
+            torch.mm(layer[i : i + BLOCK], layer[j : j + BLOCK].T, out=gram.view(rows, columns))
+        # cells in runs short enough that float32 sums inside the product stay exact to 1e-7; runs add in float64
+        runs = flat.split(4096, dim=1)
+        total += sum((run @ run.T).double() for run in runs) * (1 if i == j else 2)
+    ranks.sum(total)
     own, count = total.diagonal(), len(left)
     return total[:count, count:], own[:count], own[count:]
 
 
-def _by_features(left: list[_Layer], right: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
-    own = [torch.stack([_squares(x, [x])[0] for x in side]) for side in (left, right)]
-    return torch.stack([_squares(x, right) for x in left]), own[0], own[1]
+def _by_features(left: list[_Layer], right: list[_Layer], ranks: Ranks = ALONE) -> tuple[Tensor, Tensor, Tensor]:
+    total = torch.zeros(len(left) + 1, len(right) + 1, dtype=torch.float64, device=left[0].x.device)  # last column and row: own squares
+    for i in ranks.share(range(len(left))):
+        total[i] = _squares(left[i], [*right, left[i]])
+    for j in ranks.share(range(len(right))):
+        total[-1, j] = _squares(right[j], [right[j]])[0]
+    ranks.sum(total)
+    return total[:-1, :-1], total[:-1, -1], total[-1, :-1]
 
 
 def _squares(x: _Layer, others: Sequence[_Layer]) -> Float[Tensor, " m"]:
