@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from tunescope.comparison.cross_layers import cross_layers, fit_of
 from tunescope.comparison.headline import headline, of_rows
 from tunescope.comparison.layers import Place, measure_place
@@ -15,6 +17,7 @@ from tunescope.comparison.outlier_dimensions import about_outliers, outliers_at
 from tunescope.comparison.published import published
 from tunescope.comparison.result import SCHEMA
 from tunescope.comparison.side import Pairing, Side, pairings
+from tunescope.comparison.streaming import PassedPairing
 from tunescope.comparison.warn import about_models, about_numbers, about_texts
 from tunescope.geometry.matching import Fit
 from tunescope.geometry.measures import Measure
@@ -123,13 +126,18 @@ class Findings:
             return cross_layers(self.base, self.tuned, places, fits, self.ranks)
 
     def _measured(self, places: Sequence[Pairing]) -> list[Any]:
-        """What `_at` finds at every place; ranks take a share of the places each."""
-        mine, found = self.ranks.share(places), []
+        """What `_at` finds at every place; ranks take a share of the places each, and a place with another's rows shares its row."""
+        twins = {at: twin for at, place in enumerate(places) if (twin := _twin(place, places[:at])) is not None}
+        mine, found = self.ranks.share([place for at, place in enumerate(places) if at not in twins]), []
         self.say("comparing layers", 0, len(mine))
         for one in side_by_side(self._at, mine, work=self.work):
             found.append(one)
             self.say("comparing layers", len(found), len(mine))
-        return self.ranks.all(found)
+        measured = iter(self.ranks.all(found))
+        whole: list[Any] = []
+        for at, place in enumerate(places):
+            whole.append(_renamed(whole[twins[at]], place) if at in twins else next(measured))
+        return whole
 
     def _at(self, pairing: Pairing) -> tuple[dict[str, Any], dict[int, float], dict[str, Any] | None, Fit | None]:
         """Everything at one place: its row, its curve of neighbours kept, which texts moved when it is the place to ask, and its fit."""
@@ -141,7 +149,8 @@ class Findings:
         if rows.passed:
             return row | {"outliers": None}, curve, None, None
         row["outliers"] = outliers_at(rows, row)
-        return row, curve, self._texts(place, rows) if per_text and place.name == "output" else None, fit_of(rows)
+        texts = self._texts(place, rows) if per_text and place.name == "output" else None
+        return row, curve, texts, None if place.index is None else fit_of(rows)
 
     def _data(self, reading: dict[str, Any]) -> dict[str, Any]:
         corpus = self.corpus
@@ -173,6 +182,20 @@ class Findings:
 
         shown = min(SHOWN, len(order) // 2)
         return {"site": place.name, "most": [entry(i) for i in order[:shown]], "least": [entry(i) for i in order[::-1][:shown]]}
+
+
+def _twin(place: Pairing, earlier: Sequence[Pairing]) -> int | None:
+    """The position of the layer whose rows `final` repeats, as it does where a model has no final norm."""
+    if place.where != "final" or not earlier or isinstance(place, PassedPairing):
+        return None
+    last = earlier[-1]
+    same = all(one.shape == two.shape and torch.equal(one, two) for one, two in ((place.x, last.x), (place.y, last.y)))
+    return len(earlier) - 1 if same else None
+
+
+def _renamed(found: tuple[dict[str, Any], dict[int, float], Any, Any], place: Pairing) -> tuple[Any, ...]:
+    row, curve, _, _ = found
+    return {key: value for key, value in row.items() if key not in ("index", "depth")} | {"name": place.place.name}, curve, None, None
 
 
 def _describe(measure: Measure) -> dict[str, Any]:
