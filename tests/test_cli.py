@@ -104,9 +104,10 @@ def _empty(folder: Path) -> None:
         (["base", "tuned", "-t", "latin.txt"], "UTF-8"),
         (["base", "tuned", "-t", "texts.csv", "--column", "sentense"], "did you mean sentence"),
         (["base", "tuned", "-t", "texts.txt", "-m", "ckaa"], "unknown measure 'ckaa'; did you mean cka"),
+        (["base", "tuned", "-t", "texts.txt", "-m", "list"], "unknown measure 'list'; known: all, cca, change_rank, cka"),
         (["base", "tuned", "-t", "texts.txt", "--layers", "2..3"], "--layers 2..3 asked for"),
         (["base", "tuned", "-t", "texts.txt", "--layers", "99"], "layers 99 asked for"),
-        (["base", "tuned", "-t", "texts.txt", "--pooling", "max"], "max"),
+        (["base", "tuned", "-t", "texts.txt", "--pooling", "max"], "unknown pooling 'max'; known: cls, last, mean, none"),
         (["base", "tuned", "-t", "texts.txt", "--device", "cuda:9"], "no such device: 'cuda:9' asked for"),
         (["base", "tuned", "-t", "texts.txt", "--dtype", "int3"], "unknown dtype 'int3'"),
         (["base", "tuned", "-t", "texts.txt", "-o", "base"], "holds something else"),
@@ -157,6 +158,22 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(place, tmp_p
     out = tmp_path / "locked" / "out"
     said = refused(monkeypatch, capsys, "diff", place / "base", place / "tuned", "-t", place / "texts.txt", "-o", out)
     assert "no permission" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
+@pytest.mark.parametrize("command", ["diff", "capture"])
+def test_a_place_where_nothing_can_be_made_is_found_out_before_any_work(monkeypatch, capsys, command):
+    """Even root makes no folder in /proc, whatever its permissions say; a model that is not there would be the next error."""
+    said = refused(monkeypatch, capsys, command, "nowhere/at/all", *(["nowhere"] if command == "diff" else []), "-o", "/proc/xx/out")
+    assert "cannot write to '/proc/xx/out'" in said
+
+
+def test_trying_a_folder_leaves_nothing_behind(tmp_path):
+    from tunescope.comparison.folder import check_folder
+
+    for out in (tmp_path / "a" / "b", tmp_path):
+        check_folder(out)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_says_so_and_leaves_nothing(place, tmp_path):

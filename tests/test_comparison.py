@@ -12,7 +12,7 @@ import torch
 
 import tunescope as ts
 from tiny_models import CONFIGS, DECODERS, UNLISTED, WORDS, adapted, save_adapter, save_model, tiny_model, tiny_tokenizer, tokenizer_for
-from tunescope.errors import AlignmentError, FormatError, InputError, NotEnoughRows, OutputError, UnknownName
+from tunescope.errors import AlignmentError, FormatError, InputError, ModelError, NotEnoughRows, OutputError, UnknownName
 from tunescope.models.quiet import quietly
 
 FAMILIES = [*CONFIGS, *UNLISTED]
@@ -258,6 +258,71 @@ def test_controls_stand_beside_the_tuned_model(bert):
     assert all(row["measures"]["cka"]["change"] > 0 for row in control["layers"])
 
 
+def test_a_list_of_controls_goes_by_the_names_of_its_models(bert):
+    base = ts.load_model((bert, tokenizer_for("bert")))
+    noise = [ts.perturb(base, kind="gaussian", sigma=sigma) for sigma in (0.1, 0.2)]
+    c = ts.diff(base, (altered(bert, 3), tokenizer_for("bert")), sentences(), controls=iter(noise))
+    assert [control["name"] for control in c.payload["controls"]] == ["gaussian noise, σ = 0.1", "gaussian noise, σ = 0.2"]
+
+
+def test_controls_that_are_no_models_are_refused_before_any_work(bert):
+    base = ts.load_model((bert, tokenizer_for("bert")), name="base")
+    for controls, message in (
+        (base, "controls are several models, and a Model was given; give the Models that ts.perturb"),
+        (3, "a int was given"),
+        (["./folder"], r"control './folder' is a str and no Model"),
+        ({"noise": (bert, tokenizer_for("bert"))}, "control 'noise' is a tuple and no Model"),
+        ([base, base], "two controls are called 'base'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ts.diff("no such model", "nor this", "no such texts", controls=controls)
+
+
+def test_sites_are_a_table_like_the_profile(moved):
+    assert list(moved.sites.index) == ["final", "output"]
+    assert set(moved.profile.columns) - set(moved.sites.columns) == {"name", "depth"}
+    assert moved.sites.loc["output", "cka"] == moved.payload["sites"]["output"]["measures"]["cka"]["value"]
+    assert list(ts.Comparison(moved.payload | {"sites": {}}).sites.columns) == ["status", "identical", "saturated"]
+
+
+def test_the_same_weights_twice_are_warned_of_and_no_floor_is(bert):
+    pair = (bert, tokenizer_for("bert"))
+    c = ts.diff(pair, (copy.deepcopy(bert), tokenizer_for("bert")), sentences(), measures="all")
+    assert any(warning.startswith("both sides have the same weights") for warning in c.warnings)
+    assert not any("chance alone reads" in warning for warning in c.warnings)
+    moved = ts.diff(pair, (altered(bert, 3), tokenizer_for("bert")), sentences(), measures="all")
+    assert any("chance alone reads" in warning for warning in moved.warnings)
+    assert not any("same weights" in warning for warning in moved.warnings)
+
+
+def test_an_adapter_that_adds_zero_is_warned_of(tmp_path):
+    """B = 0 is how PEFT begins a LoRA, so the first saved adapter of a run that never trained adds nothing."""
+    from peft import LoraConfig, get_peft_model
+
+    base = save_model(tmp_path / "base")
+    with quietly():
+        get_peft_model(tiny_model("bert"), LoraConfig(r=2, target_modules=["query"])).save_pretrained(tmp_path / "fresh")
+    c = ts.diff(base, tmp_path / "fresh", sentences())
+    assert any("the adapter changes nothing: was it trained?" in warning for warning in c.warnings)
+    trained = ts.diff(base, save_adapter(tmp_path / "adapter", base), sentences())
+    assert not any("changes nothing" in warning for warning in trained.warnings)
+
+
+def test_a_fine_tune_saved_without_its_tokenizer_is_read_with_the_base_s(tmp_path):
+    base = tiny_model("bert")
+    save_model(tmp_path / "base", model=base)
+    for name in ("tuned", "whole"):
+        save_model(tmp_path / name, model=altered(base, 2))
+    for file in tmp_path.glob("tuned/*token*"):
+        file.unlink()
+    c = ts.diff(tmp_path / "base", tmp_path / "tuned", sentences())
+    assert any("tuned' holds no tokenizer files: its texts were cut into tokens by the base's" in warning for warning in c.warnings)
+    whole = ts.diff(tmp_path / "base", tmp_path / "whole", sentences())
+    np.testing.assert_array_equal(c.profile["cka"], whole.profile["cka"])
+    with pytest.raises(ModelError, match=r"tuned' holds no tokenizer files; copy tokenizer\*\.json there from the base"):
+        ts.load_model(tmp_path / "tuned")
+
+
 STORIES = Path(__file__).parents[2] / "shared" / "models" / "stories260K" / "hf"
 
 
@@ -288,7 +353,7 @@ def test_a_really_trained_causal_model_against_a_copy_tuned_by_a_few_steps(tmp_p
 def test_layers_left_out_are_not_spoken_of(bert):
     pair = (bert, tokenizer_for("bert")), (altered(bert, 3), tokenizer_for("bert"))
     c = ts.diff(*pair, sentences(), layers=(i for i in (0, 3)))
-    assert "the 1 of 4 blocks measured" in c.headline
+    assert "1 of the 4 blocks (1 measured)" in c.headline
     assert "The change starts" not in c.headline
     assert c.payload["width"]["final_share"] is None
     assert "1 of 4 blocks were measured" in c.payload["width"]["reason"]

@@ -138,5 +138,5 @@ def test_too_few_rows_for_k_neighbours(n):
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest():
-    with pytest.raises(UnknownName, match="unknown metric 'cosin'; did you mean cosine, centred_cosine?"):
+    with pytest.raises(UnknownName, match="unknown metric 'cosin'; did you mean cosine?"):
         nearest(normal(20, 4), 3, metric="cosin")

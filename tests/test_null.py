@@ -310,3 +310,12 @@ def test_neighbour_floors_hold_where_rows_repeat(name, distinct):
     floor = measure.chance(rows, seed=0)
     drawn = [measure.of_rows(rows.permuted(torch.from_numpy(random.permutation(200)))) for _ in range(30)]
     assert abs(floor.mean - np.mean(drawn)) < 4 * np.std(drawn) * np.sqrt(1 / 10 + 1 / 30)
+
+
+def test_a_count_of_directions_is_never_saturated():
+    """A change of full rank moved in as many directions as shuffled rows differ in, and says nothing of closeness."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 6, generator=generator)
+    estimate = MEASURES["change_rank"].estimate(Rows.of(x, x + 0.01 * torch.randn(60, 6, generator=generator)))
+    assert estimate.change >= estimate.null - 2 * estimate.null_sd
+    assert not estimate.saturated

@@ -18,7 +18,7 @@ from rich.console import Console
 from example_payload import HOSTILE_NAME, HOSTILE_TEXT, displaced, example, hostile
 from tunescope import report
 from tunescope.errors import OutputError
-from tunescope.report import numbers, page, reading, theme
+from tunescope.report import numbers, page, provenance, reading, theme
 from tunescope.report.chart_parts import spread, wrap
 from tunescope.report.charts import charts
 from tunescope.report.terminal import bar, plain
@@ -202,7 +202,9 @@ def test_three_prints_a_bare_whole_number_only_when_exact():
         (numbers.count(-1200), "−1,200"),
         (numbers.percent(0.42), "42%"), (numbers.percent(0.999), ">99%"), (numbers.percent(1.0), "100%"), (numbers.percent(0.001), "<1%"),
         (numbers.percent(0.0), "0%"), (numbers.percent(None), "–"), (numbers.signed(0.12), "+.120"), (numbers.signed(-0.045), "−.045"),
-        (numbers.signed(0.0), "0"), (numbers.signed(-1e-9), "−<.001"), (numbers.seconds(0.01), "<0.1 s"), (numbers.seconds(12.7), "13 s"),
+        (numbers.signed(0.0), "0"), (numbers.signed(-1e-9), "−<.001"), (numbers.signed(0.99999), ">+.999"),
+        (numbers.signed(-0.99999), "<−.999"), (numbers.signed(1.00001), ">+1"), (numbers.signed(1.0), "+1"),
+        (numbers.seconds(0.01), "<0.1 s"), (numbers.seconds(12.7), "13 s"),
         (numbers.seconds(185), "3 min 05 s"), (numbers.short_hash("a" * 64), "aaaaaaaaaaaa…"), (numbers.short_hash(None), "–"),
     ],
 )  # fmt: skip
@@ -430,11 +432,33 @@ def test_the_terminal_table_reads_well():
         "chance",
         "slope +.391",
         "30% of the change in the last",
-        "gaussian noise, σ = .02 .170",
+        "gaussian noise, σ = .02: .170",
         "warning: 23 of",
     ):
         assert said in " ".join(text.split()), said
     assert "[red]markup[/red]" in printed(hostile()), "a stranger's markup is text"
+
+
+def test_where_nothing_changed_no_difference_is_told():
+    payload = example(top=0.0)
+    assert all(row["identical"] for row in payload["layers"])
+    assert "slope" not in printed(payload)
+    assert "isotropy, largest difference" not in printed(payload)
+    assert "slope over depth" not in shown(payload)
+    assert "A property of each side by itself" not in shown(payload)
+    assert "isotropy, largest difference" in printed(example())
+
+
+def test_what_was_read_is_said_plainly():
+    payload = example()
+    payload["data"]["pooling"] = "none"
+    payload["base"]["output"] = {"declared": False, "pooling": ["mean"], "layers": [], "weights_sha256": None, "prompt": ""}
+    assert "token rows (output: a row a text)" in " ".join(printed(payload).split())
+    assert "none pooling" not in shown(payload) + printed(payload)
+    assert "none: rows are tokens, those of output texts" in shown(payload)
+    (row,) = [row for row in provenance.identity(payload["base"], payload["tuned"]) if row["label"] == "output"]
+    assert [cell["shown"] for cell in row["cells"]] == ["declared no, pooling mean", "–"]
+    assert "the distance that remains, in lengths of the text’s own vector" in shown(payload)
 
 
 def test_bars_and_plain_text():

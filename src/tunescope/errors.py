@@ -23,6 +23,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_FEW = 8  # names that fit in a line beside the nearest
+
 
 class TunescopeError(Exception):
     """Base of every error tunescope raises on purpose."""
@@ -33,13 +35,14 @@ class InputError(TunescopeError, ValueError):
 
 
 class UnknownName(InputError):
-    """A name that is not in a registry; the message lists the nearest known names."""
+    """A name that is not in a registry; the message lists the nearest known names, and all of them where they are few."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
-        super().__init__(f"unknown {kind} '{name}'; {hint}")
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        hints = [f"did you mean {', '.join(near)}?"] if near else []
+        hints += [f"known: {', '.join(known)}"] if not near or len(known) <= _FEW else []
+        super().__init__(f"unknown {kind} '{name}'; {' '.join(hints)}")
 
 
 class DeviceError(InputError):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tunescope.errors import OutputError
 
+DRAFT = ".tunescope-draft-"  # what a folder of ours that is still being written is called, up to a random ending
+
 
 def writable_folder(folder: str | Path) -> Path:
-    """The folder as a path, if it is one or could be made, and this user may write there; what it holds is not looked at.
+    """The folder as a path, if it is one or could be made, and something can be written there, which is tried; what it
+    holds is not looked at.
 
     Raises: OutputError, saying what is in the way.
     """
@@ -31,7 +35,17 @@ def writable_folder(folder: str | Path) -> Path:
         raise OutputError(f"cannot write to '{folder}': {said}; name another folder with --out") from error
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to '{folder}': no permission in '{ancestor}'; name another folder with --out")
+    _try(ancestor, asked=folder)
     return path
+
+
+def _try(ancestor: Path, *, asked: str | Path) -> None:
+    """Make a folder there and take it away again: permissions do not tell of a disk that is full or read-only, or of /proc."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=DRAFT, dir=ancestor))
+    except OSError as error:
+        said = error.strerror or error
+        raise OutputError(f"cannot write to '{asked}': no folder can be made in '{ancestor}' ({said}); name another with --out") from error
 
 
 def missing_folders(path: Path) -> list[Path]:

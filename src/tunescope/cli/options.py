@@ -16,7 +16,9 @@ Figures = Annotated[bool, typer.Option("--figures", help="Also write every chart
 Measures = Annotated[
     str | None,
     typer.Option(
-        "--measures", "-m", help="Comma-separated, or 'all'. Default: cka,debiased_cka,procrustes,nps,isotropy. cka is always measured."
+        "--measures",
+        "-m",
+        help="Comma-separated, or 'all'. Default: cka, debiased_cka, procrustes, nps, isotropy. An unknown one, such as list, shows all.",
     ),
 ]
 Layers = Annotated[str | None, typer.Option("--layers", help="Which layers: 0 is the embeddings. For example 0,3,6 or 8-12. Default: all.")]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunescope.activations import Activations
+from tunescope.comparison.controls import named_controls
 from tunescope.comparison.declared import declared
 from tunescope.comparison.elsewhere import Elsewhere
 from tunescope.comparison.findings import Findings, Progress, locality_of
@@ -48,7 +49,7 @@ def diff(
     trust_remote_code: bool = False,
     pretraining: str | None = None,
     seed: int = 0,
-    controls: Mapping[str, Model] | None = None,
+    controls: Mapping[str, Model] | Iterable[Model] | None = None,
     ruler: bool = False,
     tuned_by: Mapping[str, str] | str | None = None,
     method: str = "auto",
@@ -75,7 +76,7 @@ def diff(
             again. chat_template: texts are user turns (or the conversations in a file's `messages`), in the tuned tokenizer's template.
         pretraining: the base checkpoint's objective ("mlm+nsp", "causal-lm", "unknown"); None: from the table of known checkpoints.
         max_length: tokens; None: the shorter of what the two declare.
-        controls: further models of the same base (`ts.perturb`) shown beside the tuned one.
+        controls: further models of the same base (`ts.perturb`) shown beside the tuned one: a list of Models, or {name: Model}.
         ruler: also measure known disturbances of the base (weight noise, rounding to 8 and 4 bits, dropout) on up to 256 of the texts.
         tuned_by: what is known of the tuning, objective, corpus and rule: {"objective": "mlm"} or "objective=mlm,corpus=wiki"; recorded.
         method: exact keeps every row. stream lets the texts go by in constant memory: all measures but those of neighbours and ranks.
@@ -86,6 +87,7 @@ def diff(
     Raises: TunescopeError, one clear line; see `tunescope.errors`.
     """
     _check_ruler(ruler, pooling)
+    controls = named_controls(controls)
     _check_method(method, ruler=ruler, controls=controls)
     chosen, said, say = select(measures), declared(tuned_by), progress or (lambda stage, done, total: None)
     request = Request(
@@ -128,7 +130,7 @@ def diff(
     clock.lap("geometry")
     result = _with_models(result, given, findings, clock)
     acts = given.base.acts
-    result["controls"] = [_control(name, model, acts, given.read(model, name), chosen) for name, model in (controls or {}).items()]
+    result["controls"] = [_control(name, model, acts, given.read(model, name), chosen) for name, model in controls.items()]
     if controls:
         clock.lap("controls")
     if disturbed is not None:

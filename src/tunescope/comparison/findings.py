@@ -95,7 +95,7 @@ class Findings:
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "tunescope": versions()["tunescope"],
-            "headline": headline(layers, len(self.corpus.texts), depth=depth) if layers else of_rows(profile, len(self.corpus.texts)),
+            "headline": headline(layers, len(self.corpus), depth=depth, sites=sites) if layers else of_rows(profile, len(self.corpus)),
             "base": self.base.identity,
             "tuned": self.tuned.identity,
             "data": data,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunescope.errors import OutputError
-from tunescope.folders import locked, missing_folders, remove_empty, writable_folder
+from tunescope.folders import DRAFT, locked, missing_folders, remove_empty, writable_folder
 
 RESULTS = {"comparison.json": "tunescope.comparison/", "weights.json": "tunescope.weights/"}  # each says whose folder it is
 OURS = {*RESULTS, "report.html", "records.jsonl", "figures"}
@@ -31,7 +31,6 @@ FIGURES = (
     "weight_change",
     "width",
 )
-DRAFT = ".tunescope-draft-"  # left behind only by kill -9; cleared by the next run
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -100,7 +99,7 @@ def _move_in(draft: Path, path: Path) -> None:
 
 
 def _clear_drafts(path: Path, *, but: Path) -> None:
-    """Drafts whose process is gone: their lock is free."""
+    """Drafts whose process is gone (kill -9 leaves them behind): their lock is free."""
     for left in path.glob(f"{DRAFT}*"):
         if left.name != but.name:
             try:

@@ -44,18 +44,14 @@ class Comparison:
     def profile(self) -> pd.DataFrame:
         """One row per layer: name, depth, status, and per measure its value, change, low, high, null and null_sd.
 
-        No row where only embeddings were compared.
+        The state after the final norm and the deployed embedding are no layers: see `sites`. No row where only embeddings were compared.
         """
-        import pandas as pd
+        return _table(self.payload["layers"], "index")
 
-        rows: list[dict[str, Any]] = []
-        for layer in self.payload["layers"]:
-            row = {key: layer[key] for key in ("index", "name", "depth", "status", "identical", "saturated")}
-            for measure, cell in layer["measures"].items():
-                row[measure] = cell["value"]
-                row |= {f"{measure}_{key}": cell[key] for key in ("change", "low", "high", "null", "null_sd")}
-            rows.append(row)
-        return pd.DataFrame(rows, columns=None if rows else ["index", "name", "depth", "status"]).set_index("index")
+    @property
+    def sites(self) -> pd.DataFrame:
+        """The same columns, less index and depth, for `final` (after the final norm) and `output` (as deployed), indexed by these names."""
+        return _table([row | {"name": name} for name, row in self.payload["sites"].items()], "name")
 
     @property
     def cross(self) -> pd.DataFrame:
@@ -132,6 +128,21 @@ class Comparison:
 
                 draw(self.payload, draft / "figures")
         return Path(folder)
+
+
+def _table(places: list[dict[str, Any]], index: str) -> pd.DataFrame:
+    """One row per place, one column per number; `index` names the column that is the index."""
+    import pandas as pd
+
+    about = [*(("index", "name", "depth") if index == "index" else ("name",)), "status", "identical", "saturated"]
+    rows: list[dict[str, Any]] = []
+    for place in places:
+        row = {key: place[key] for key in about}
+        for measure, cell in place["measures"].items():
+            row[measure] = cell["value"]
+            row |= {f"{measure}_{key}": cell[key] for key in ("change", "low", "high", "null", "null_sd")}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=None if rows else about).set_index(index)
 
 
 def load(folder: str | Path) -> Comparison:

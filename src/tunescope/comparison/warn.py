@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from tunescope.comparison.side import Side
 from tunescope.geometry.measures import Measure
 from tunescope.geometry.profile import REWRITTEN, UNTOUCHED
@@ -24,7 +26,7 @@ def about_texts(corpus: Corpus, *sides: Side) -> list[str]:
 
 
 def about_models(base: Side, tuned: Side) -> list[str]:
-    said = list(dict.fromkeys([*base.warnings, *tuned.warnings]))
+    said = [*dict.fromkeys([*base.warnings, *tuned.warnings]), *_unchanged(base, tuned)]
     one, two = base.identity, tuned.identity
     if one.get("tokenizer_sha256") != two.get("tokenizer_sha256"):
         said.append("the tokenizers differ: each model read its own tokens, so part of the change at every layer is the tokenizer's")
@@ -37,6 +39,27 @@ def about_models(base: Side, tuned: Side) -> list[str]:
     return said
 
 
+def _unchanged(base: Side, tuned: Side) -> list[str]:
+    """Why nothing can have changed: the same weights on both sides, or an adapter without effect."""
+    one, two = base.identity, tuned.identity
+    adapter = two.get("adapter")
+    if adapter is not None and one.get("adapter") is None and _same_rows(base, tuned):
+        return ["the adapter changes nothing: was it trained? A fresh LoRA adds zero until its first step"]
+    if one.get("weights_sha256") is None or adapter is not None:
+        return []
+    same = all(one.get(key) == two.get(key) for key in ("weights_sha256", "output", "adapter"))
+    return ["both sides have the same weights: is the tuned model the one you meant, and was it saved after training?"] if same else []
+
+
+def _same_rows(base: Side, tuned: Side) -> bool:
+    """Whether every row is bit-identical; the last layers are asked first, since change carries forward.
+
+    False where rows went by and none are left to compare.
+    """
+    one, two = ({**side.acts.layers, **side.acts.sites} for side in (base, tuned))
+    return bool(one) and one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in reversed(one))
+
+
 def about_numbers(
     layers: Sequence[dict[str, Any]],
     sites: Mapping[str, dict[str, Any]],
@@ -45,7 +68,8 @@ def about_numbers(
     n: int,
     texts: int,
 ) -> list[str]:
-    said = [*_biased(layers, sites, measures, n), *_uncertain(layers)]
+    still = all(row["identical"] for row in [*layers, *sites.values()])  # then no number is judged against its floor
+    said = [*([] if still else _biased(layers, sites, measures, n)), *_uncertain(layers)]
     if n > texts:
         said.append("rows are tokens: intervals take texts as their units, while chance floors shuffle tokens as if each stood alone")
     if n > ROW_CAP and "rsa" in measures:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import PeftType
 
-from tunescope.errors import AdapterError, DeviceError, InputError, UnknownName
+from tunescope.errors import AdapterError, DeviceError, InputError, ModelError, UnknownName
 from tunescope.models.adapters import AdapterFiles, adapter_tensors, read_adapter
 from tunescope.models.body import load_body, load_tokenizer
 from tunescope.models.fit import DEFAULT, Fitted, alters_base, fit, put
@@ -23,6 +23,7 @@ from tunescope.models.sources import Folder, find_folder, read_json
 from tunescope.models.weights import check_finite, hash_tensors
 
 _SECOND = "second"  # what the second of two adapters on one base is called in their wrapper
+_TOKENIZER_FILES = ("tokeniz*", "*vocab*", "*.model", "*.spm", "*.tiktoken")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -91,7 +92,8 @@ def _load_pair(base: Any, tuned: Any, options: dict, *, revision: str | None) ->
         raise InputError(f"one model given, '{tuned.name}', and it is no adapter that names its base; give two, the base first")
     base = _find(_base_of(tuned) if base is None else base, revision, options)
     if not tuned.is_adapter:
-        return _load(base, options), _load(tuned, options)
+        loaded = _load(base, options)
+        return loaded, _load(tuned, options, spare=loaded.tokenizer)
     if isinstance(base, Folder) and base.is_adapter:
         return _pair_of_adapters(base, tuned, options)
     return _load_on_base(tuned, base, options)
@@ -104,25 +106,36 @@ def _find(source: Any, revision: str | None, options: dict, *, adapter: str | No
     return find_folder(source, revision=revision, trust_remote_code=options["trust_remote_code"], adapter=adapter)
 
 
-def _load(source: Any, options: dict, *, name: str | None = None) -> Model:
+def _load(source: Any, options: dict, *, name: str | None = None, spare: Any = None) -> Model:
+    """spare: the tokenizer to read with where the folder holds none."""
     if isinstance(source, Model):
         return replace(source, name=name) if name else source
     if not isinstance(source, Folder):
         return from_object(source, name=name)
     if source.is_adapter:
         return replace(_load_on_base(source, _find(_base_of(source), None, options), options)[1], name=name or source.name)
+    tokenizer, without = _tokenizer(source, options, spare)
     body, anatomy, head, warned = load_body(source, **options)
     model = Model(
         name=name or source.name,
         module=body,
-        tokenizer=load_tokenizer(source, options["trust_remote_code"]),
+        tokenizer=tokenizer,
         anatomy=anatomy,
         output=head,
         revision=source.revision,
         pretraining=_pretraining(source),
-        warnings=[*derived_warning(name or source.name, anatomy), *warned],
+        warnings=[*derived_warning(name or source.name, anatomy), *warned, *without],
     )
     return _deployed(model, source)
+
+
+def _tokenizer(folder: Folder, options: dict, spare: Any) -> tuple[Any, list[str]]:
+    """The folder's tokenizer, else the spare one with a warning. Raises ModelError when there is neither."""
+    if any(next(place.glob(kind), None) for place in (folder.body, folder.path) for kind in _TOKENIZER_FILES):
+        return load_tokenizer(folder, options["trust_remote_code"]), []
+    if spare is None:
+        raise ModelError(f"'{folder.name}' holds no tokenizer files; copy tokenizer*.json there from the base it was tuned from")
+    return spare, [f"'{folder.name}' holds no tokenizer files: its texts were cut into tokens by the base's tokenizer"]
 
 
 def _pretraining(folder: Folder) -> str:

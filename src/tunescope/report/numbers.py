@@ -59,9 +59,12 @@ def one_decimal(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    """`three` with its sign always shown: "+.120", "−.045", "0"; a size too small to print keeps its direction: "+<.001", "−<.001"."""
+    """`three` with its sign always shown: "+.120", "−.045", "0"; a size too small to print keeps its direction: "+<.001", "−<.001";
+    near 1 it is ">+.999", "<−.999"."""
     if not _known(value) or value == 0:
         return three(value)
+    if three(abs(value)).startswith(">"):
+        return f">+{three(value)[1:]}" if value > 0 else three(value)
     return ("+" if value > 0 else MINUS) + three(abs(value))
 
 

@@ -66,7 +66,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "elsewhere": elsewhere.view(payload, drawn) if measures else None,
         "robust": _robust(payload),
         "curve": _curve(payload) if "neighbourhood_curve" in drawn else None,
-        "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload)],
+        "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload) if not reading.unchanged(payload)],
         "weights": weight_table.section(payload, drawn),
         "texts": _texts(payload), "identity": provenance.identity(base, tuned), "kept": provenance.kept(payload),
         "controls": provenance.controls(payload), "ruler": _ruler(payload, "ruler" in drawn),
@@ -139,7 +139,7 @@ def _facts(payload: reading.Payload, name: str) -> list[dict[str, str]]:
             output = "change of the output, the embedding as deployed" if rows else "change of the embeddings"
             said = {"output": output, "final": "change after the final norm"}
             facts.append({"value": three(change), "label": said.get(site["name"], f"change at {site['name']}")})
-    if locality.get("slope") is not None:
+    if locality.get("slope") is not None and not reading.unchanged(payload):
         shape = "not steady"
         if locality.get("monotone"):
             shape = "steady rise" if locality["slope"] >= 0 else "steady fall"
@@ -215,8 +215,8 @@ def _texts(payload: reading.Payload) -> dict[str, Any] | None:
         for key, title in (("most", "Moved most"), ("least", "Moved least"))
     ]
     lead = (
-        f"At {texts.get('site', 'the output')}, after the best rotation of one side onto the other; “moved” is the share of the "
-        f"{reading.unit(payload)}’s vector that no rotation explains."
+        f"At {texts.get('site', 'the output')}, after the best rotation of one side onto the other; “moved” is the distance that remains, "
+        f"in lengths of the {reading.unit(payload)}’s own vector (both sides centred and brought to one size)."
     )
     title = f"The {reading.unit(payload)}s that moved most and least"
     return {"title": title, "lead": lead, "sides": [side for side in sides if side["texts"]]}

@@ -14,7 +14,7 @@ _IDENTITY = {"name": "name", "family": "family", "layers": "blocks", "width": "w
 
 def _shown(key: str, value: Any) -> dict[str, str]:
     full = ""
-    if value is None or value == "":
+    if value is None or value in ("", [], {}):
         shown = MISSING
     elif key.endswith("sha256"):
         shown, full = short_hash(value), str(value)
@@ -24,8 +24,10 @@ def _shown(key: str, value: Any) -> dict[str, str]:
         shown = "yes" if value else "no"
     elif isinstance(value, int):
         shown = count(value)
+    elif key == "pooling" and value == "none":
+        shown = "none: rows are tokens, those of output texts"
     elif isinstance(value, dict):
-        shown = ", ".join(f"{k} {_shown(k, v)['shown']}" for k, v in value.items() if v is not None)
+        shown = ", ".join(f"{k} {said}" for k, v in value.items() if (said := _shown(k, v)["shown"]) != MISSING) or MISSING
     elif isinstance(value, list | tuple):
         shown = ", ".join(map(str, value))
     else:

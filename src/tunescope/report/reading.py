@@ -44,6 +44,17 @@ def sites(payload: Payload) -> list[dict]:
     return [{"name": name, **row} for name, row in (payload.get("sites") or {}).items() if row]
 
 
+def unchanged(payload: Payload) -> bool:
+    """Whether every row of every place is bit-identical, so that there is no difference to tell of."""
+    rows = list(_rows(payload))
+    return bool(rows) and all(row.get("identical") for row in rows)
+
+
+def how_read(pooling: str) -> str:
+    """The pooling in words."""
+    return "token rows (output: a row a text)" if pooling == "none" else f"{pooling} pooling"
+
+
 def entry(row: dict, measure: str) -> dict:
     """One measure's numbers in one row; empty where it was not taken."""
     return (row.get("measures") or {}).get(measure) or {}

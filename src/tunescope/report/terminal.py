@@ -56,7 +56,7 @@ def _subject(payload: reading.Payload) -> str:
     source, pooling = (plain(data.get(key) or MISSING) for key in ("source", "pooling"))
     if reading.unit(payload) == "row":
         return f"{names} · {count(data.get('n'))} rows, {source}"
-    return f"{names} · {count(data.get('n'))} texts: {source} · {pooling} pooling"
+    return f"{names} · {count(data.get('n'))} texts: {source} · {reading.how_read(pooling)}"
 
 
 def _table(payload: reading.Payload, names: list[str]) -> tuple[list[str], Any]:
@@ -128,7 +128,7 @@ def _legend(payload: reading.Payload, measure: str, left_out: list[str]) -> list
 def _lines(payload: reading.Payload, measure: str) -> list[str]:
     """One-sided measures, locality and width, then the ruler."""
     lines = []
-    for name in reading.one_sided(payload):
+    for name in reading.one_sided(payload) if not reading.unchanged(payload) else []:
         found = reading.largest_difference(payload, name)
         if found:
             where, base, tuned = found
@@ -137,7 +137,7 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
             lines.append(f"{what}: {three(base)} → {three(tuned)} ({signed(tuned - base)}){at}")
     locality = (payload.get("locality") or {}).get(measure) or {}
     said = []
-    if locality.get("slope") is not None:
+    if locality.get("slope") is not None and not reading.unchanged(payload):
         said.append(f"slope {signed(locality['slope'])} over depth")
     if locality.get("peak_layer") is not None:
         names = {row["index"]: plain(row["name"]) for row in reading.layers(payload)}
@@ -156,7 +156,7 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
         changes = [reading.entry(row, measure).get("change") for row in control["layers"]]
         largest = max((change for change in changes if change is not None), default=None)
         if largest is not None:
-            ruler.append(f"{plain(control['name'])} {three(largest)}")
+            ruler.append(f"{plain(control['name'])}: {three(largest)}")
     if ruler:
         lines.append("ruler, largest change: " + " · ".join(ruler))
     if payload.get("ruler"):

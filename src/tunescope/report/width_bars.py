@@ -9,6 +9,8 @@ from tunescope.report.chart_parts import Tables, block_axis
 from tunescope.report.numbers import percent
 from tunescope.report.theme import LIGHT
 
+LABEL = (30, 14)  # pixels of paper behind a bar's label, so that the dashed line does not cross it
+
 
 def width_bars(payload: reading.Payload, tables: Tables) -> Any | None:
     """Each block's share of the total change; the last one named."""
@@ -42,7 +44,7 @@ def width_bars(payload: reading.Payload, tables: Tables) -> Any | None:
     parts = [rule] if len(bars) > 1 else []
     parts += [
         base.mark_rect(cornerRadius=1, opacity=1).encode(x=x, x2="b:Q", y=y, y2=alt.datum(0), color=colour, tooltip=told),
-        base.mark_text(dy=-7, opacity=fits, stroke=LIGHT["paper"], strokeWidth=4).encode(x=middle, y=y, text="said:N"),
+        base.mark_rect(color=LIGHT["paper"], width=LABEL[0], height=LABEL[1], yOffset=-8, opacity=fits).encode(x=middle, y=y),
         base.mark_text(dy=-7, opacity=fits).encode(x=middle, y=y, text="said:N", color=ink, tooltip=told),
     ]
     if len(bars) > 1:

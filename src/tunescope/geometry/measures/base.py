@@ -57,6 +57,7 @@ class Measure(ABC):
     chance_method: ClassVar[str]
     reference: ClassVar[str]
     one_sided: ClassVar[bool] = False  # a property of each side rather than of the pair
+    saturates: ClassVar[bool] = True  # whether a value at its null means no closer than chance; not so where it counts something else
     ideal_floor: ClassVar[float | None] = None  # what its null would be with endless rows; None: nothing to be far from
 
     def __call__(self, x: Any, y: Any) -> float:
@@ -109,8 +110,12 @@ class Measure(ABC):
         value = finite(self.of_rows(rows), self.name)
         low, high = self._interval(rows, value)
         floor = self.chance(rows, seed=seed)
-        saturated = floor.mean is not None and floor.sd is not None and self.change(value) >= self.change(floor.mean) - 2 * floor.sd
-        return Estimate(value, self.change(value), low, high, floor.mean, floor.sd, floor.reason, saturated)
+        return Estimate(value, self.change(value), low, high, floor.mean, floor.sd, floor.reason, self._saturated(value, floor))
+
+    def _saturated(self, value: float, floor: Null) -> bool:
+        if not self.saturates or floor.mean is None or floor.sd is None:
+            return False
+        return self.change(value) >= self.change(floor.mean) - 2 * floor.sd
 
     def _interval(self, rows: Rows, value: float) -> tuple[float | None, float | None]:
         """None where there is a value but no spread: one single text, or one whose absence leaves nothing to compare."""

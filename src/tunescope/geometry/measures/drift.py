@@ -139,6 +139,7 @@ class ChangeRank(Measure):
 
     name: ClassVar[str] = "change_rank"
     title: ClassVar[str] = "Effective rank of the change"
+    saturates: ClassVar[bool] = False  # a number of directions, not a closeness
     reads: ClassVar[str] = "change"
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     identity: ClassVar[float] = 0.0
