@@ -109,7 +109,7 @@ class Elsewhere:
         return (
             _head(text_set)
             | {"layers": slim(layers), "output": output and slim([output])[0]}
-            | self._read_off(layers, len(text_set.corpus), reading.tuned.depth)
+            | self._read_off(layers, len(text_set.corpus), reading.tuned.depth, output)
             | {"verdict": _verdict(here, layers)}
         )
 
@@ -139,8 +139,9 @@ class Elsewhere:
             rows.append(row)
         return [row for row in rows if "index" in row], [row for row in rows if "index" not in row]
 
-    def _read_off(self, layers: Sequence[dict[str, Any]], n: int, depth: int) -> dict[str, Any]:
-        return {"headline": headline(layers, n, depth=depth), "locality": locality_of(layers, self.measures)} | _peak(layers)
+    def _read_off(self, layers: Sequence[dict[str, Any]], n: int, depth: int, output: dict[str, Any] | None = None) -> dict[str, Any]:
+        said = headline(layers, n, depth=depth, sites={"output": output} if output else None)
+        return {"headline": said, "locality": locality_of(layers, self.measures)} | _peak(layers)
 
     def _overlaps(self) -> list[dict[str, Any]]:
         """Texts in common: every two sets, and the tuning data with every set; counted before any sample was taken."""
