@@ -118,7 +118,8 @@ def capture(
             pools = {name: pooler(name, counted) for name in rows}
             taps.start(pools, tuple(inputs.shape))
             out = body(input_ids=inputs, attention_mask=mask, **arguments)
-            states, pooled = check_states(out[0], taps.shape, "the final state"), getattr(out, "pooler_output", None)
+            states, pooled = check_states(out[0], taps.shape, "the final state").to(mask.device), getattr(out, "pooler_output", None)
+            pooled = None if pooled is None else pooled.to(mask.device)  # the last block of a spread model is elsewhere
             for name, kept in taps.finish().items():
                 asked = sites if name == pooling else _but_output(sites)
                 rows[name].put(batch, kept | _site_rows(model, asked, states, pools[name], mask, pooling=name, skip=skip, pooled=pooled))

@@ -70,11 +70,11 @@ class Rows:
 
 
 def _to_cpu(rows: dict[int | str, Tensor]) -> dict[int | str, Tensor]:
-    """The rows of a batch on the CPU, in their order, with one transfer per row count instead of one per layer."""
+    """The rows of a batch on the CPU, in their order, with one transfer per device and row count instead of one per layer."""
     moved: dict[int | str, Tensor] = {}
-    for count in {len(values) for values in rows.values()}:
-        group = {key: values for key, values in rows.items() if len(values) == count}
-        if next(iter(group.values())).device.type == "cpu":
+    for count, device in {(len(values), values.device) for values in rows.values()}:
+        group = {key: values for key, values in rows.items() if (len(values), values.device) == (count, device)}
+        if device.type == "cpu":
             moved |= group
         else:
             joined = torch.cat(list(group.values()), dim=1).cpu()

@@ -48,6 +48,7 @@ def save_capture(
     revision: str | None = None,
     trust_remote_code: bool = False,
     pretraining: str | None = None,
+    device_map: Any = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Capture:
@@ -63,6 +64,7 @@ def save_capture(
     path = check_target(folder)
     corpus = as_corpus(texts, column=column, sample=sample, seed=seed)
     loading: dict[str, Any] = {"revision": revision, "device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    loading["device_map"] = device_map
     loaded = load_model(model, **loading, pretraining=pretraining)
     wanted, chosen = check_request(loaded, corpus.texts, layers, sites, batch_size)
     reading: dict[str, Any] = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tunescope.cli import options
-from tunescope.cli.run import progress
+from tunescope.cli.run import progress, say
 
 
 def capture(
@@ -31,6 +31,7 @@ def capture(
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of MODEL on the hub.")] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
+    device_map: options.DeviceMap = None,
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -41,27 +42,31 @@ def capture(
     """
     try:
         from tunescope.activations.store import check_target, save_capture
+        from tunescope.comparison.estimate import announce
+        from tunescope.models import load_model
+        from tunescope.texts import as_corpus
 
         check_target(out)
         wanted = options.parse_layers(layers)
+        corpus = as_corpus(texts, column=column, sample=sample, seed=seed)
+        loaded = load_model(
+            model, revision=revision, device=device, dtype=dtype, trust_remote_code=trust_remote_code, device_map=device_map
+        )
+        reading: dict[str, Any] = {
+            "pooling": pooling,
+            "prompt": loaded.output.prompt if prompt is None else prompt,
+            "max_length": loaded.max_length if max_length is None else max_length,
+            "special_tokens": special_tokens,
+        }
+        announce(say, [(loaded, wanted)], [corpus], reading, method="capture")
         with progress(True) as report:
             saved = save_capture(
-                model,
-                texts,
+                loaded,
+                corpus,
                 out,
                 layers=wanted,
-                sample=sample,
-                column=column,
-                pooling=pooling,
-                prompt=prompt,
-                max_length=max_length,
-                special_tokens=special_tokens,
+                **reading,
                 batch_size=batch_size,
-                device=device,
-                dtype=dtype,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-                seed=seed,
                 progress=lambda done, total: report("reading texts", done, total),
             )
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tunescope.cli import options
-from tunescope.cli.run import finish, interruptible, progress
+from tunescope.cli.run import finish, interruptible, progress, say
 from tunescope.cli.weights import only_weights
 from tunescope.ranks import started_by_torchrun
 
@@ -75,6 +75,11 @@ def diff(
     tuned_revision: Annotated[str | None, typer.Option("--tuned-revision", help="The same for TUNED.")] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
+    device_map: options.DeviceMap = None,
+    one_at_a_time: Annotated[
+        bool,
+        typer.Option("--one-at-a-time", help="For pairs too large to hold: BASE is read and freed before TUNED is loaded."),
+    ] = False,
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     tuned_by: Annotated[
@@ -135,6 +140,9 @@ def diff(
                 pretraining=pretraining,
                 method=method,
                 distributed=ranks.count > 1,
+                device_map=device_map,
+                one_at_a_time=one_at_a_time,
+                announce=None if json or ranks.rank else say,
                 progress=report,
             )
         if ranks.rank == 0:

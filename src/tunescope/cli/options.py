@@ -24,6 +24,15 @@ Measures = Annotated[
 Layers = Annotated[str | None, typer.Option("--layers", help="Which layers: 0 is the embeddings. For example 0,3,6 or 8-12. Default: all.")]
 Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Use that many texts, chosen by hash and seed; of hf:, the first.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        metavar="PLAN",
+        show_default=False,
+        help='Instead of --device, for large models: auto, balanced, sequential, cpu, or JSON such as {"encoder": 0, "pooler": "disk"}.',
+    ),
+]
 Dtype = Annotated[str, typer.Option("--dtype", help="Number format of the weights: float32, bfloat16 or float16.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one forward pass.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the sample and of the permutation draws.")]

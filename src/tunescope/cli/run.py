@@ -37,6 +37,11 @@ def progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
+def say(line: str) -> None:
+    """What is about to be done, on stderr, whoever watches."""
+    typer.secho(line, err=True, dim=True)
+
+
 @contextmanager
 def interruptible(out: Path) -> Iterator[None]:
     """Ctrl-C ends with one line that says what was left behind: nothing, or the whole result."""

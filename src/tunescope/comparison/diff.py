@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,6 +54,9 @@ def diff(
     tuned_by: Mapping[str, str] | str | None = None,
     method: str = "auto",
     distributed: bool = False,
+    device_map: Any = None,
+    one_at_a_time: bool = False,
+    announce: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Where did the representations change, and by how much against chance?
@@ -82,11 +85,16 @@ def diff(
         method: exact keeps every row. stream lets the texts go by in constant memory: all measures but those of neighbours and ranks.
             auto is exact while the rows fit in half the free memory. distributed: share the work over torch's default process group
             (start it with torchrun); every rank returns the same result.
+        device_map: how `from_pretrained` spreads large models, instead of device: "auto", "balanced", "sequential", a device, or {module:
+            device or "disk"}.
+        one_at_a_time: for pairs too large to hold: the base is read and freed before the tuned model is loaded. The numbers are the same;
+            weights are not compared, and ruler, further text sets and poolings are refused.
+        announce: called before the texts are read, with a line that says about how long that takes and what memory it needs.
         progress: called with (stage, done, total).
 
     Raises: TunescopeError, one clear line; see `tunescope.errors`.
     """
-    _check_ruler(ruler, pooling)
+    _check_ruler(ruler, pooling, one_at_a_time=one_at_a_time)
     controls = named_controls(controls)
     _check_method(method, ruler=ruler, controls=controls)
     chosen, said, say = select(measures), declared(tuned_by), progress or (lambda stage, done, total: None)
@@ -115,7 +123,10 @@ def diff(
             "dtype": dtype,
             "trust_remote_code": trust_remote_code,
             "pretraining": pretraining,
+            "device_map": device_map,
         },
+        one_at_a_time=one_at_a_time,
+        announce=announce,
     )
     clock = _Clock()
     base, tuned = (None, base) if tuned is None else (base, tuned)
@@ -164,17 +175,19 @@ def _with_models(result: dict[str, Any], given: Given, findings: Findings, clock
 
 @dataclass
 class _Clock:
-    """Seconds between laps, by name."""
+    """Seconds between laps, by name; laps of one name add up."""
 
     laps: dict[str, float] = field(default_factory=dict)
     last: float = field(default_factory=time.perf_counter)
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name], self.last = round(now - self.last, 3), now
+        self.laps[name], self.last = round(self.laps.get(name, 0.0) + now - self.last, 3), now
 
 
-def _check_ruler(ruler: bool, pooling: str | None) -> None:
+def _check_ruler(ruler: bool, pooling: str | None, *, one_at_a_time: bool = False) -> None:
+    if ruler and one_at_a_time:
+        raise InputError("the ruler disturbs the base's weights, which --one-at-a-time has freed by then; leave one of the two out")
     if ruler and pooling == "none":
         raise InputError("the ruler compares pooled texts; leave --ruler out, or choose another pooling than none")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tunescope.activations import Activations
 from tunescope.comparison.layers import Place
+from tunescope.errors import AlignmentError
 from tunescope.geometry.rows import Rows
 from tunescope.models import Model
 
@@ -74,3 +75,11 @@ def pairings(base: Side, tuned: Side) -> Sequence[Pairing]:
         found.append(Pairing(Place(name, index, index / tuned.depth), base.acts.layers[own], tuned.acts.layers[index], own))
     sites = [site for site in tuned.acts.sites if site in base.acts.sites]
     return found + [Pairing(Place(site), base.acts.sites[site], tuned.acts.sites[site], site) for site in sites]
+
+
+def check_tokenizers(base: dict[str, Any], tuned: dict[str, Any]) -> None:
+    """Raise AlignmentError unless the identities name one tokenizer, so that token rows are of the same tokens."""
+    if base["tokenizer_sha256"] != tuned["tokenizer_sha256"]:
+        raise AlignmentError(
+            "the tokenizers of base and tuned differ, so their token rows are not the same tokens; compare pooled texts (--pooling mean)"
+        )

@@ -10,16 +10,18 @@ from typing import Any
 
 from tunescope.activations import Activations, Capture, is_capture, load_capture
 from tunescope.activations.chat import ChatTemplate, template_for
-from tunescope.comparison import captured
+from tunescope.comparison import captured, in_turn
 from tunescope.comparison.arrays import corpus_of, is_arrays, matched, read_arrays, side_of
 from tunescope.comparison.elsewhere import further_poolings
+from tunescope.comparison.estimate import announce
 from tunescope.comparison.findings import Progress
 from tunescope.comparison.reader import NOISE_TEXTS, Noise, Reader, layers_of_base
-from tunescope.comparison.side import Pairing, Side
+from tunescope.comparison.side import Pairing, Side, check_tokenizers
 from tunescope.comparison.streaming import stream, streaming, takes_too_much
-from tunescope.errors import AlignmentError, InputError, NotEnoughRows
+from tunescope.errors import InputError, NotEnoughRows
 from tunescope.geometry.measures import Measure
 from tunescope.models import Model, load_model, load_pair
+from tunescope.models.placement import check_in_memory
 from tunescope.ranks import ALONE, Ranks
 from tunescope.texts import Corpus, as_corpus, as_text_sets
 from tunescope.texts.sets import TextSet
@@ -49,6 +51,8 @@ class Request:
     named: Iterable[str] | str | None = None  # measures as they were asked for
     ranks: Ranks = ALONE
     loading: Mapping[str, Any] = field(default_factory=dict)  # of `load_pair`
+    one_at_a_time: bool = False
+    announce: Callable[[str], None] | None = None
 
     def sets(self) -> tuple[TextSet, ...]:
         """The texts, read now; the main set first."""
@@ -56,14 +60,14 @@ class Request:
             self.texts, tuning=self.tuning, column=self.column, sample=self.sample, seed=self.seed, chats=self.chat_template
         )
 
-    def single(self, what: str) -> Corpus:
-        """The texts beside sides that were read before. Raises InputError when more is asked for than one set read in one way."""
+    def single(self, what: str, *, why: str = "only models can read texts anew", instead: str = "give both models") -> Corpus:
+        """The texts where no side can read more than once. Raises InputError when more is asked for than one set read in one way."""
         asked = {"tuning": self.tuning, "tuning_data": self.tuning_data is not None, "also_pooling": self.also_pooling}
         if more := [name for name, value in (asked | {"chat_template": self.chat_template}).items() if value]:
-            raise InputError(f"{', '.join(more)} asked for with {what}: only models can read texts anew; give both models, or leave it out")
+            raise InputError(f"{', '.join(more)} asked for with {what}: {why}; {instead}, or leave it out")
         sets = self.sets()
         if len(sets) > 1:
-            raise InputError(f"{len(sets)} text sets were given with {what}, which is of one set; give both models, or one set")
+            raise InputError(f"{len(sets)} text sets were given with {what}, which is of one set; {instead}, or one set")
         return sets[0].corpus
 
 
@@ -99,6 +103,7 @@ class Given:
         """The base as a model, for the ruler. Raises InputError where it is only rows."""
         if self.models[0] is None:
             raise InputError(f"the ruler disturbs weights, and '{self.base.name}' was given as rows; give the model, or no --ruler")
+        check_in_memory(self.models[0].module, name=self.models[0].name, what="the ruler")
         return self.models[0]
 
     def read(self, model: Model, label: str, some: Sequence[int] | None = None) -> Activations:
@@ -115,6 +120,8 @@ def two_sides(base: Any, tuned: Any, request: Request, *, say: Progress, lap: La
     """
     if request.loading.get("pretraining") is not None and (is_arrays(base) or _is_capture(base)):
         raise InputError("pretraining is of a base checkpoint, and rows were given; say it when the model is captured, or leave it out")
+    if request.one_at_a_time and any(is_arrays(side) or _is_capture(side) for side in (base, tuned)):
+        raise InputError("one_at_a_time is about two models, and rows were given; leave it out")
     arrays, captures = ([_is(side) for side in (base, tuned)] for _is in (is_arrays, _is_capture))
     if any(arrays):
         if not all(arrays):
@@ -125,11 +132,25 @@ def two_sides(base: Any, tuned: Any, request: Request, *, say: Progress, lap: La
         if base is None or tuned is None:
             raise InputError("one capture was given; give two, the base first, or a model beside it")
         return _from_captures(base, tuned, request, say, lap)
-    return _from_models(base, tuned, request, say, lap)
+    return (_one_at_a_time if request.one_at_a_time else _from_models)(base, tuned, request, say, lap)
 
 
 def _is_capture(source: Any) -> bool:
     return isinstance(source, Capture) or (isinstance(source, str | Path) and is_capture(source))
+
+
+def _one_at_a_time(base: Any, tuned: Any, request: Request, say: Progress, lap: Lap) -> Given:
+    apart = in_turn.separate(base, tuned, request)
+    if apart is None:
+        given = _from_models(base, tuned, request, say, lap)
+        return replace(given, warnings=(*given.warnings, in_turn.SHARED))
+    corpus = request.single("one_at_a_time", why="a model is freed once it has read", instead="hold both models")
+    if request.pooling != "none":
+        _check_enough(request.measures, len(corpus), "texts", corpus.source)
+    found = in_turn.read_in_turn(base, apart, request, corpus, say=say, lap=lap)
+    return Given(
+        found.base, found.tuned, corpus, dict(found.reader.reading), found.noise, found.reader, warnings=(in_turn.NO_WEIGHTS,)
+    )  # fmt: skip
 
 
 def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: Lap) -> Given:
@@ -141,7 +162,7 @@ def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: La
     pair = load_pair(base, tuned, **request.loading)
     lap("load")
     if pooling == "none":
-        _check_tokenizers(*(model.identity() for model in pair))
+        check_tokenizers(*(model.identity() for model in pair))
     reading = {
         "pooling": pooling,
         "prompt": pair[0].output.prompt if request.prompt is None else request.prompt,
@@ -154,7 +175,13 @@ def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: La
     depths = pair[0].anatomy.n_layers, pair[1].anatomy.n_layers
     layers = layers_of_base(request.layers, *depths, name=pair[1].name), request.layers
     reader = Reader(sets[0].corpus, reading, layers, pair[1], request.measures, say, request.ranks)
-    if _streams(request, pair, reader, more=len(sets) > 1 or further or tuning_data is not None):
+    streams = _streams(request, pair, reader, more=len(sets) > 1 or further or tuning_data is not None)
+    if request.announce is not None:
+        method, corpora = "stream" if streams else "exact", [one.corpus for one in sets]
+        read = list(zip(pair, layers, strict=True))
+        announce(request.announce, read, corpora, reading, also=further, method=method, processes=request.ranks.count)
+        lap("estimate")
+    if streams:
         return _streamed(request, pair, reader, lap, template)
     acts = [reader.read(model, label, also=further) for model, label in zip(pair, ("base", "tuned"), strict=True)]
     noise = reader.noise(pair[0], acts[0])
@@ -234,7 +261,7 @@ def _from_captures(base: Any, tuned: Any, request: Request, say: Progress, lap: 
         captured.check_here(held[0], request.texts)
         one, two, noise, reader, models = _beside(held[0], base, tuned, corpus, request, say, lap)
     if reader.reading["pooling"] == "none":
-        _check_tokenizers(one.identity, two.identity)
+        check_tokenizers(one.identity, two.identity)
     else:
         _check_enough(request.measures, len(corpus), "texts", corpus.source)
     one, two = captured.pairable(one, two, request.layers)
@@ -286,11 +313,4 @@ def _check_enough(measures: Mapping[str, Measure], n: int, kind: str, source: st
         raise NotEnoughRows(
             f"{neediest.name} needs at least {neediest.minimum_rows} {kind}, got {n:,} ({source}); "
             f"give more {kind}, or leave the measure out with --measures"
-        )
-
-
-def _check_tokenizers(base: dict[str, Any], tuned: dict[str, Any]) -> None:
-    if base["tokenizer_sha256"] != tuned["tokenizer_sha256"]:
-        raise AlignmentError(
-            "the tokenizers of base and tuned differ, so their token rows are not the same tokens; compare pooled texts (--pooling mean)"
         )

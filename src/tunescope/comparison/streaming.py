@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,10 +58,12 @@ def takes_too_much(pair: tuple[Model, Model], n: int) -> bool:
     return rows > free_memory() / 2
 
 
-def free_memory() -> float:
+def free_memory(meminfo: Path = Path("/proc/meminfo")) -> float:
     """Bytes that can be had without swapping; infinite where the system does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024.0
+        return int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024.0
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return math.inf
 
 

@@ -16,6 +16,7 @@ from tunescope.models.clip import text_head
 from tunescope.models.families import FAMILIES
 from tunescope.models.inputs import check_type
 from tunescope.models.output import OutputHead
+from tunescope.models.placement import DeviceMap
 from tunescope.models.quantised import check_method, method_of
 from tunescope.models.quiet import quietly
 from tunescope.models.sources import Folder, read_json
@@ -26,7 +27,9 @@ _HEADS = {"pooler", "lm_head", "cls", "classifier", "score", "qa_outputs", "voca
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
-def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: bool) -> tuple[nn.Module, Anatomy, OutputHead, list[str]]:
+def load_body(
+    folder: Folder, *, device: str, dtype: str, trust_remote_code: bool, device_map: DeviceMap | None = None
+) -> tuple[nn.Module, Anatomy, OutputHead, list[str]]:
     """The body in `folder`, its anatomy, the output head its own weights declare, and warnings.
 
     Raises UnsafeWeights, ModelError (damaged, incomplete, reads no texts, quantised by a library that is missing, needs its own code),
@@ -34,7 +37,8 @@ def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: boo
     """
     quantised = method_of(read_json(folder.body / "config.json"))
     check_method(quantised, name=folder.name)
-    config = _read_config(folder, trust_remote_code)
+    placed = device_map or ({"": device} if quantised else None)  # packed weights are made on their device and stay there
+    config = read_config(folder, trust_remote_code)
     check_type(config, name=folder.name)
     check_weight_files(folder.body, asked=folder.name)
     loader = next((getattr(transformers, name) for name in getattr(config, "architectures", None) or () if name in _WHOLE), AutoModel)
@@ -47,7 +51,7 @@ def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: boo
                 use_safetensors=True,
                 output_loading_info=True,
                 trust_remote_code=trust_remote_code,
-                **({"device_map": {"": device}} if quantised else {}),  # packed weights are made on their device and stay there
+                **({"device_map": placed} if placed else {}),
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, ImportError) as error:
         reason = _first_line(error)
@@ -60,7 +64,7 @@ def load_body(folder: Folder, *, device: str, dtype: str, trust_remote_code: boo
     if body is not module and getattr(config, "is_encoder_decoder", False):
         warned.append(f"'{folder.name}' is an encoder-decoder: its encoder is read, its decoder is not")
     head = text_head(module, projected="text_projection.weight" not in info["missing_keys"]) or OutputHead()
-    for part in () if quantised else (body, *head.layers):
+    for part in () if placed else (body, *head.layers):
         part.to(device)
     return body.eval().requires_grad_(False), anatomy, head, warned
 
@@ -79,7 +83,7 @@ def load_tokenizer(folder: Folder, trust_remote_code: bool, *, required: bool = 
         ) from error
 
 
-def _read_config(folder: Folder, trust_remote_code: bool) -> Any:
+def read_config(folder: Folder, trust_remote_code: bool) -> Any:
     written = read_json(folder.body / "config.json")
     model_type = written.get("model_type")
     if model_type not in CONFIG_MAPPING and "auto_map" in written and not trust_remote_code:

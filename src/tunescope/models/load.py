@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import PeftType
 
-from tunescope.errors import AdapterError, DeviceError, InputError, ModelError, UnknownName
+from tunescope.errors import AdapterError, InputError, ModelError, UnknownName
 from tunescope.models.adapters import AdapterFiles, adapter_tensors, read_adapter
 from tunescope.models.body import load_body, load_tokenizer
 from tunescope.models.fit import DEFAULT, Fitted, alters_base, fit, put
@@ -18,6 +18,7 @@ from tunescope.models.lengths import declared_length
 from tunescope.models.model import Model
 from tunescope.models.objects import derived_warning, from_object
 from tunescope.models.output import read_output
+from tunescope.models.placement import check_in_memory, device_here, read_device_map
 from tunescope.models.pretraining import UNKNOWN, check_pretraining, pretraining_of
 from tunescope.models.sources import Folder, find_folder, read_json
 from tunescope.models.weights import check_finite, hash_tensors
@@ -37,6 +38,7 @@ def load_model(
     name: str | None = None,
     adapter: str | None = None,
     pretraining: str | None = None,
+    device_map: Any = None,
 ) -> Model:
     """Load one model.
 
@@ -45,11 +47,13 @@ def load_model(
     and dtype. device: "auto" is cuda where there is one. dtype: float32, bfloat16, float16. name: how reports call it.
     adapter: which one of a folder or PeftModel that holds several; by default the one at the folder's top, or the one that is active.
     pretraining: the checkpoint's objective ("mlm+nsp", "causal-lm", "unknown"); by default from the table of known checkpoints.
+    device_map: how `from_pretrained` spreads the weights, instead of device: "auto", "balanced", "sequential", a device, or {module: device
+    or "disk"}; such a model is never moved, and what is on the disk is read as it is needed.
 
     Raises ModelError (no such model, not a model, damaged, does not fit), UnsafeWeights (only a pickle), AdapterError,
-    DeviceError, UnknownName (dtype), ActivationError (NaN or Inf in the weights).
+    DeviceError, UnknownName (dtype, device_map), InputError, ActivationError (NaN or Inf in the weights).
     """
-    options, declared = _options(device, dtype, trust_remote_code), pretraining and check_pretraining(pretraining)
+    options, declared = _options(device, dtype, trust_remote_code, device_map), pretraining and check_pretraining(pretraining)
     if isinstance(source, str | Path) or adapter is None:
         loaded = _load(_find(source, revision, options, adapter=adapter), options, name=name)
     else:
@@ -67,15 +71,17 @@ def load_pair(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     pretraining: str | None = None,
+    device_map: Any = None,
 ) -> tuple[Model, Model]:
     """Load base and tuned; when tuned is an adapter (or a PeftModel) on that base, both share one copy of the base's weights.
 
     base None: the base the adapter's config names. Two adapters are each put on the base they name, on one copy when both are LoRA on
     the same base. revision belongs to the base, tuned_revision to the tuned model. pretraining: the base's objective, and the tuned
-    model's where it is an adapter or its own is unknown. Raises as `load_model`, and InputError when base is None and cannot be read
-    off tuned.
+    model's where it is an adapter or its own is unknown. device_map: of both, as in `load_model`.
+
+    Raises as `load_model`, and InputError when base is None and cannot be read off tuned.
     """
-    options, declared = _options(device, dtype, trust_remote_code), pretraining and check_pretraining(pretraining)
+    options, declared = _options(device, dtype, trust_remote_code, device_map), pretraining and check_pretraining(pretraining)
     pair = _load_pair(base, _find(tuned, tuned_revision, options), options, revision=revision)
     if declared is None:
         return pair
@@ -126,7 +132,7 @@ def _load(source: Any, options: dict, *, name: str | None = None, spare: Any = N
         pretraining=_pretraining(source),
         warnings=[*derived_warning(name or source.name, anatomy), *warned, *without],
     )
-    return _deployed(model, source)
+    return deployed(model, source)
 
 
 def _tokenizer(folder: Folder, options: dict, spare: Any) -> tuple[Any, list[str]]:
@@ -144,7 +150,7 @@ def _pretraining(folder: Folder) -> str:
     return pretraining_of(folder.name if folder.revision else None, started)
 
 
-def _deployed(model: Model, folder: Folder) -> Model:
+def deployed(model: Model, folder: Folder) -> Model:
     """`model` with the head, length and casing its folder declares, or the length its tokenizer does."""
     if not folder.is_sentence_transformer:
         return replace(model, max_length=declared_length(model.module, model.tokenizer, declared=None))
@@ -179,6 +185,7 @@ def _load_on_base(folder: Folder, base: Any, options: dict) -> tuple[Model, Mode
     if loaded.peft is not None:
         raise AdapterError(f"the base '{loaded.name}' carries an adapter already; give the plain base, or merge that adapter first")
     body = loaded.module
+    check_in_memory(body, name=loaded.name, what="an adapter")
     if not isinstance(base, Folder) or alters_base(files, body):
         body = copy.deepcopy(body)  # never change a caller's object; never let an adapter write into the base we compare with
     fitted = fit(body, files, loaded.anatomy, base_name=loaded.name)
@@ -195,6 +202,7 @@ def _pair_of_adapters(first: Folder, second: Folder, options: dict) -> tuple[Mod
     if alone or bases[0].is_adapter:
         return _load(first, options), _load(second, options)
     loaded = _load(bases[0], options)
+    check_in_memory(loaded.module, name=loaded.name, what="an adapter")
     if any(alters_base(each, loaded.module) for each in files):
         return _load(first, options), _load(second, options)
     fitted = [fit(loaded.module, each, loaded.anatomy, base_name=loaded.name) for each in files]
@@ -219,7 +227,7 @@ def _wearing(
         adapter=fitted.files.describe() | {"sha256": hash_tensors(fitted.files.state)},
         warnings=[*loaded.warnings, *fitted.warnings, *(warned or ()), *others],
     )
-    return _deployed(tuned, folder) if folder.is_sentence_transformer else tuned
+    return deployed(tuned, folder) if folder.is_sentence_transformer else tuned
 
 
 def _base_of(folder: Folder) -> str:
@@ -235,18 +243,8 @@ def _other_base(files: AdapterFiles, base: Any) -> list[str]:
     return [f"the adapter '{files.name}' names '{files.base}' as its base; '{base.name}' was given and fits by name and shape"]
 
 
-def _options(device: str, dtype: str, trust_remote_code: bool) -> dict:
+def _options(device: str, dtype: str, trust_remote_code: bool, device_map: Any) -> dict:
     if dtype not in DTYPES:
         raise UnknownName("dtype", dtype, DTYPES)
-    return {"device": _device(device), "dtype": dtype, "trust_remote_code": trust_remote_code}
-
-
-def _device(asked: str) -> str:
-    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    here += ["mps"] if torch.backends.mps.is_available() else []
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    wanted = "cuda:0" if asked == "cuda" else asked
-    if wanted not in here:
-        raise DeviceError(f"no such device: '{asked}' asked for, this machine has {', '.join(here)}; use one of these, or 'auto'")
-    return wanted
+    placed = read_device_map(device_map, device=device)
+    return {"device": device_here(device), "dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": placed}

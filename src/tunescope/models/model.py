@@ -14,6 +14,7 @@ from tunescope.models.adapters import adapter_tensors, base_tensors, switched
 from tunescope.models.anatomy import Anatomy
 from tunescope.models.lengths import DEFAULT_LENGTH
 from tunescope.models.output import OutputHead
+from tunescope.models.placement import input_device, offloaded
 from tunescope.models.pretraining import UNKNOWN
 from tunescope.models.quantised import unpacked
 from tunescope.models.rwkv import unscaled
@@ -46,8 +47,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.module.parameters()).device
+        """Where token ids go: where the weights are, or the embeddings of a model that is spread over devices."""
+        return input_device(self.module)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -99,7 +100,7 @@ class Model:
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "dtype": str(self.dtype).removeprefix("torch."),
             "revision": self.revision,
-            "weights_sha256": hash_tensors(tensors),
+            "weights_sha256": hash_tensors(tensors, offloaded(self.module)),
             "tokenizer_sha256": hash_tokenizer(self.tokenizer),
             "adapter": self.adapter,
             "output": self.output.describe(),

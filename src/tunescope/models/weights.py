@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,10 +65,15 @@ def check_finite(tensors: Mapping[str, Tensor], *, name: str) -> None:
             raise ActivationError(f"the weights of '{name}' hold {kind} in {key}; the checkpoint is damaged or training diverged")
 
 
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over the tensors by sorted name: each one's name, dtype, shape and bytes; read in place, tensors in parallel."""
+def hash_tensors(tensors: Mapping[str, Tensor], offloaded: Mapping[str, Callable[[], Tensor]] | None = None) -> str:
+    """sha256 over the tensors by sorted name: each one's name, dtype, shape and bytes; read in place, tensors in parallel.
+
+    offloaded: what reads the tensors that are not in memory; no more than four of these are held at a time, and the hash is the one they
+    have in memory. Raises ModelError for a tensor that is in neither.
+    """
+    read = offloaded or {}
     with ThreadPoolExecutor(max_workers=4) as pool:
-        digests = pool.map(_digest, sorted(tensors.items()))
+        digests = pool.map(lambda item: _digest(item[0], item[1], read.get(item[0])), sorted(tensors.items()))
         total = hashlib.sha256()
         for digest in digests:
             total.update(digest)
@@ -85,9 +90,12 @@ def hash_tokenizer(tokenizer) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(item: tuple[str, Tensor]) -> bytes:
-    name, tensor = item
+def _digest(name: str, tensor: Tensor, read: Callable[[], Tensor] | None) -> bytes:
     digest = hashlib.sha256(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    if tensor.is_meta:
+        if read is None:
+            raise ModelError(f"{name} is in no memory and on no disk, so these weights have no hash; load the model with its weights")
+        tensor = read().to(tensor.dtype)
     raw = tensor.detach().cpu().contiguous()
     digest.update(memoryview(raw.reshape(-1).view(torch.uint8).numpy()))
     return digest.digest()

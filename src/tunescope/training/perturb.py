@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.models import Model
+from tunescope.models.placement import check_in_memory
 from tunescope.training.disturb import leave_dropout_on, rounded_weights
 
 KINDS = ("dropout", "gaussian", "random-direction", "random-rank", "rounding")
@@ -38,11 +39,12 @@ def perturb(
         like: the tuned model whose size of change is matched, for random-direction and random-rank.
         seed: of the draw.
 
-    Raises: UnknownName (kind), InputError (a missing or unfitting sigma, bits or like; no dropout to leave on).
+    Raises: UnknownName (kind), InputError (a missing or unfitting sigma, bits or like; no dropout to leave on), ModelError (offloaded).
     """
     if kind not in KINDS:
         raise UnknownName("kind of perturbation", kind, KINDS)
     label, note = _described(kind, sigma, bits, like)
+    check_in_memory(model.module, name=model.name, what="perturb")
     module, peft = copy.deepcopy((model.module, model.peft))
     moved = replace(model, name=name or label, module=module, peft=peft, adapter_on=False, adapter=None, warnings=[note])
     if kind == "dropout":
