@@ -62,7 +62,7 @@ def test_a_stream_of_texts_gives_the_values_of_all_rows(pair):
 def test_a_streamed_comparison_is_saved_shown_and_read_again(pair, tmp_path, capsys):
     c = ts.diff(*pair, sentences(60), method="stream")
     assert "nps" not in c.payload["measures"]
-    assert any("nps, the map of layers and the most-moved texts need all rows at once" in said for said in c.warnings)
+    assert any("nps, the map of layers, the standardised check and the most-moved texts need all rows" in said for said in c.warnings)
     c.save(tmp_path / "out", figures=True)
     c.show()
     assert "stream" in capsys.readouterr().out

@@ -21,7 +21,9 @@ class Spread:
     df: int
 
 
-def jackknife(deletions: np.ndarray, value: float, *, groups: np.ndarray | None = None) -> Spread:
+def jackknife(
+    deletions: np.ndarray, value: float, *, groups: np.ndarray | None = None, weights: np.ndarray | None = None
+) -> Spread:
     """Standard error from delete-one (or delete-a-group) values: se² = (g−1)/g · Σ(θ₍₋ᵢ₎ − mean)² (Efron and Stein 1981).
 
     The bootstrap is not used: drawing rows with replacement duplicates them, which biases every neighbour and Gram measure.
@@ -30,6 +32,7 @@ def jackknife(deletions: np.ndarray, value: float, *, groups: np.ndarray | None 
         deletions: (g,) the estimate without row (or group) i.
         value: the estimate on all rows.
         groups: (n,) group of each row, when rows of one text belong together; their first-order effects are summed.
+        weights: (g,) how many rows each one stands for, when only some of all rows were left out in turn.
 
     Raises:
         Degenerate: fewer than two deletions.
@@ -41,6 +44,10 @@ def jackknife(deletions: np.ndarray, value: float, *, groups: np.ndarray | None 
     g = len(effects)
     if g < 2:
         raise Degenerate(f"an interval needs at least two rows or groups, got {g}")
+    if weights is not None:
+        total = float(weights.sum())
+        centred = effects - np.average(effects, weights=weights)
+        return Spread(float(np.sqrt((total - 1) / total * np.sum(weights * centred**2))), max(1, int((weights > 0).sum()) - 1))
     return Spread(float(np.sqrt((g - 1) / g * np.sum((effects - effects.mean()) ** 2))), g - 1)
 
 

@@ -120,7 +120,7 @@ def _said(name: str, key: str) -> str:
 
 def _tensor(value: Any, said: str) -> Tensor:
     """The rows as float32 or float64, in place where they are so already."""
-    array = value.detach().cpu() if isinstance(value, Tensor) else np.asarray(value)
+    array = value.detach().cpu() if isinstance(value, Tensor) else np.ascontiguousarray(value)
     real = not (array.is_complex() or array.dtype == torch.bool) if isinstance(array, Tensor) else array.dtype.kind in "fiu"
     if not real:
         raise InputError(f"{said} holds {str(array.dtype).removeprefix('torch.')}, not real numbers; give rows of floats")
@@ -147,11 +147,13 @@ def _placed(name: str, given: dict[str, Tensor]) -> Arrays:
             raise InputError(
                 f"{_said(name, key)} has shape {tuple(rows.shape)}, layers and all, beside other arrays; give one kind"
             )
-        match = LAYER.fullmatch(key.strip().lower())
-        if match or key == "embeddings":
-            layers[int(match[1]) if match else 0] = rows
-        else:
-            sites[key or "output"] = rows
+        plain = key.strip().lower()
+        match = LAYER.fullmatch(plain)
+        kept: dict[Any, Tensor] = layers if match or plain == "embeddings" else sites
+        place = int(match[1]) if match else 0 if plain == "embeddings" else key or "output"
+        if place in kept:
+            raise InputError(f"{_said(name, key)} names a place that another array of it names too; give each layer and site once")
+        kept[place] = rows
     if len(given) == 1 and not any(layers):  # one array is the embedding, whatever it is called
         return Arrays(name, {}, {"output": stack})
     return Arrays(name, dict(sorted(layers.items())), sites)
@@ -230,7 +232,7 @@ def corpus_of(rows: Arrays, how: str, texts: Callable[[], Corpus] | None) -> Cor
         if not lost:
             order = [place[name] for name in rows.ids]
             return Corpus.of((corpus.texts[row] for row in order), rows.ids, f"{how}; texts: {corpus.source}")
-        if len(corpus) != rows.n:
+        if len(corpus) != rows.n or len(lost) < rows.n:  # ids of another kind altogether: the order is all there is
             raise AlignmentError(f"{len(lost):,} of {rows.n:,} rows have no text of the same id in {corpus.source} ('{lost[0]}' first)")
     if len(corpus) != rows.n:
         raise AlignmentError(f"{corpus.source} has {len(corpus):,} texts for {rows.n:,} rows; give one a row, or leave the texts out")

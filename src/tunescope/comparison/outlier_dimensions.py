@@ -13,6 +13,7 @@ from tunescope.report.numbers import percent, three
 
 READING = "standardised"
 APART = 0.1  # plain − robust: most of the band between the cut-offs (.99 and .87); an ordinary encoder and its adapter differ by .04
+CLOSE = 0.02  # less than this turns a status word only where it was on the edge
 OWNED = 0.5  # share of the Gram's squared norm that goes with three dimensions; in an ordinary encoder at most .3
 
 
@@ -21,7 +22,7 @@ def outliers_at(rows: Rows, row: Mapping[str, Any]) -> dict[str, Any] | None:
 
     share, shares, top and gram_share are by side: the variance of the largest dimension, of the top 1, 3 and 10, which ten they are, and
     the share of |x̃ᵀx̃|²_F that goes with the top three. disagree: the readings are more than `APART` apart; or their status words
-    differ where three dimensions hold more than `OWNED`. A word alone turns at the second decimal, next to a cut-off.
+    differ, and the readings by more than `CLOSE`, where three dimensions hold more than `OWNED`.
     """
     try:
         sides, robust = concentration(rows), robust_cka(rows, reading=READING)
@@ -30,7 +31,7 @@ def outliers_at(rows: Rows, row: Mapping[str, Any]) -> dict[str, Any] | None:
     plain = row["measures"]["cka"]
     word = status(robust.value, noise=plain["noise"], saturated=robust.saturated)
     gram = _by_side(sides, "gram")
-    owned = max(gram.values()) > OWNED
+    owned = max(gram.values()) > max(OWNED, 2 * FEW / min(rows.x.shape[1], rows.y.shape[1]))  # three of few dimensions are no outliers
     return {
         "share": {side: shares[0] for side, shares in _by_side(sides, "shares").items()},
         "counts": list(COUNTS),
@@ -47,7 +48,7 @@ def outliers_at(rows: Rows, row: Mapping[str, Any]) -> dict[str, Any] | None:
         "robust_null_sd": robust.null_sd,
         "robust_status": word,
         "owned": owned,
-        "disagree": abs(plain["value"] - robust.value) > APART or (owned and word != row["status"]),
+        "disagree": abs(plain["value"] - robust.value) > (CLOSE if owned and word != row["status"] else APART),
     }
 
 

@@ -48,7 +48,8 @@ def ruler(base: Model, pairings: Sequence[Pairing], n: int, *, measures: Mapping
     pairings: the places of the comparison, one row for each of n texts. read: how any model's rows of some texts are got.
     """
     measures = {name: measure for name, measure in measures.items() if not measure.one_sided}
-    texts = list(range(0, n, max(1, n // TEXTS)))[:TEXTS]
+    count = min(n, TEXTS)
+    texts = [at * n // count for at in range(count)]  # evenly, to the last
     marks, left_out = [], []
     for mark in MARKS:
         try:

@@ -60,11 +60,15 @@ class Request:
             self.texts, tuning=self.tuning, column=self.column, sample=self.sample, seed=self.seed, chats=self.chat_template
         )
 
-    def single(self, what: str, *, why: str = "only models can read texts anew", instead: str = "give both models") -> Corpus:
-        """The texts where no side can read more than once. Raises InputError when more is asked for than one set read in one way."""
+    def refuse_more(self, what: str, *, why: str = "only models can read texts anew", instead: str = "give both models") -> None:
+        """Raises InputError when texts are to be read more than once, or in a way of their own, where no side can."""
         asked = {"tuning": self.tuning, "tuning_data": self.tuning_data is not None, "also_pooling": self.also_pooling}
         if more := [name for name, value in (asked | {"chat_template": self.chat_template}).items() if value]:
             raise InputError(f"{', '.join(more)} asked for with {what}: {why}; {instead}, or leave it out")
+
+    def single(self, what: str, *, why: str = "only models can read texts anew", instead: str = "give both models") -> Corpus:
+        """The texts where no side can read more than once. Raises InputError when more is asked for than one set read in one way."""
+        self.refuse_more(what, why=why, instead=instead)
         sets = self.sets()
         if len(sets) > 1:
             raise InputError(f"{len(sets)} text sets were given with {what}, which is of one set; {instead}, or one set")
@@ -224,7 +228,7 @@ def _streamed(request: Request, pair: tuple[Model, Model], reader: Reader, lap: 
     lap("forward")
     kept = len(places[0].x)
     said = [f"the texts went by in a stream: values are of all {len(corpus):,}, intervals from {kept:,} of them chosen by hash"]
-    said += [f"{', '.join(left_out)}, the map of layers and the most-moved texts need all rows at once and were left out"]
+    said += [f"{', '.join(left_out)}, the map of layers, the standardised check and the most-moved texts need all rows at once: left out"]
     whole = replace(reader, ranks=ALONE)
     return Given(
         base, tuned, corpus, dict(reader.reading), noise, whole, pair,
@@ -295,6 +299,8 @@ def _from_arrays(base: Any, tuned: Any, request: Request, lap: Lap) -> Given:
     for name in ("pooling", "prompt", "max_length", "sample"):
         if (value := getattr(request, name)) is not None:
             raise InputError(f"{name} {value!r} was asked for, and rows without a model are compared as they are; leave it out")
+    if request.texts is None:
+        request.refuse_more("rows")
     tables = any(str(side).lower().endswith(".parquet") for side in (base, tuned) if isinstance(side, str | Path))
     column, texts = (request.column, replace(request, column=None)) if tables else (None, request)
     sides = [read_arrays(side, name, column=column) for side, name in ((base, "base"), (tuned, "tuned"))]

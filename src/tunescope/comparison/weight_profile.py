@@ -10,6 +10,7 @@ from tunescope.geometry.profile import locality
 from tunescope.models import Model, acting_weights
 
 RANK_WORK = 2e11  # multiply-adds that a comparison with a forward pass spends on ranks: some ten seconds of one core
+UNCLEAR = 0.1  # share of an update that may drown in rounding before that is said
 NOTE = (
     "A representation's change carries forward from block to block, a block's weight change is its own: their ratio grows with depth "
     "where early blocks were moved."
@@ -117,4 +118,10 @@ def _notes(found: Sequence[TensorChange], before: Weights, after: Weights) -> li
         if alone:
             more = f" and {len(alone) - 3:,} more" if len(alone) > 3 else ""
             said.append(f"only the {side} has {', '.join(alone[:3])}{more}: not compared")
+    unclear = [tensor.change.within_rounding for tensor in found if tensor.change is not None and tensor.change.within_rounding]
+    if unclear and max(unclear) > UNCLEAR:
+        said.append(
+            f"up to {max(unclear):.0%} of |ΔW|² lies in singular values that the rounding of the tuned checkpoint's number format could "
+            "have made: ranks are of the directions that stand out, and of a full fine-tune in few bits they are too low"
+        )
     return said

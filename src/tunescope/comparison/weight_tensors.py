@@ -47,6 +47,7 @@ class TensorChange:
             "stable_rank": change and change.stable_rank,
             "effective_rank": change and change.effective_rank,
             "frozen": change and change.frozen,
+            "within_rounding": change and change.within_rounding,
         }
         row |= {"rows_compared": self.rows_compared} if self.rows_compared else {}
         return row | ({"reason": reason} if reason else {})

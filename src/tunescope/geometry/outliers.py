@@ -26,6 +26,7 @@ class Columns:
 
     mean: Float[Tensor, " d"]
     squares: Float[Tensor, " d"]
+    n: int
 
     @classmethod
     def of(cls, rows: Rows) -> tuple[Columns, Columns]:
@@ -36,7 +37,7 @@ class Columns:
         rows.require_spread()
         if _in_features(rows):
             m = rows.moments
-            return cls(m.mean_x, m.xx.diagonal()), cls(m.mean_y, m.yy.diagonal())
+            return cls(m.mean_x, m.xx.diagonal(), m.n), cls(m.mean_y, m.yy.diagonal(), m.n)
         return cls._pass(rows.x), cls._pass(rows.y)
 
     @classmethod
@@ -45,7 +46,7 @@ class Columns:
         squares = torch.zeros_like(mean)
         for block in centred_blocks(x, mean):
             squares += block.square().sum(0)
-        return cls(mean, squares)
+        return cls(mean, squares, len(x))
 
     @property
     def largest(self) -> Int[Tensor, " d"]:
@@ -54,8 +55,10 @@ class Columns:
 
     @property
     def alive(self) -> Bool[Tensor, " d"]:
-        """Columns with a spread above rounding: MiniLM's output has some of 1e-33 for every text, which no scaling makes features."""
-        return self.squares.sqrt() > DEAD * self.squares.mean().sqrt()
+        """Columns with a spread above rounding: MiniLM's output has some of 1e-33 for every text, and a constant of 1000 has the last
+        bits of float32 for a spread; no scaling makes features of these."""
+        rounding = 4 * DEAD * self.mean.abs() * self.n**0.5
+        return self.squares.sqrt() > torch.maximum(DEAD * self.squares.mean().sqrt(), rounding)
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,14 @@ class Rows:
         return False
 
     @property
-    def effects_weight(self) -> float:
-        """By how much the sum of squared delete-one effects of the rows in `x` falls short of that of all rows."""
-        return 1.0
+    def effects_weights(self) -> Tensor | None:
+        """How many rows each row of x stands for in a sum over all of them; None: for itself."""
+        return None
+
+    @property
+    def drawn(self) -> Rows:
+        """Rows that are a fair sample of all: these."""
+        return self
 
     def parts(self, view: str) -> list[Moments]:
         """Moments of the groups of `deal`, in the named view."""

@@ -11,17 +11,20 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from tunescope.errors import Degenerate, InputError
-from tunescope.geometry.moments import Moments, centre_resolution
+from tunescope.geometry.moments import Moments, centre_resolution, centred_blocks
 from tunescope.geometry.row_means import RowMeans
 from tunescope.geometry.rows import Rows
+
+HEAVY = 1000  # rows of largest weight that are kept beside the chosen ones
 
 
 @dataclass(frozen=True, eq=False)
 class Passage:
     """Sums over the n paired rows of a stream, and the few rows of it that are kept for the intervals.
 
-    x, y: the kept rows, in the order they came. same: every row so far was bit for bit the same on both sides. change and row_means are
-    None where the two sides do not share their features.
+    x, y: the kept rows, in the order they came; weight: |x̃|²|ỹ|² of each, about the means of its piece. heavy: the same three of the
+    `HEAVY` rows of largest weight, which a sample so small would miss and an interval must not. same: every row so far was bit for bit
+    the same on both sides. change and row_means are None where the two sides do not share their features.
     """
 
     moments: Moments
@@ -29,18 +32,23 @@ class Passage:
     row_means: RowMeans | None
     x: Float[Tensor, "m d"]
     y: Float[Tensor, "m e"]
+    weight: Float[Tensor, " m"]
+    heavy: tuple[Float[Tensor, "h d"], Float[Tensor, "h e"], Float[Tensor, " h"]]
     same: bool = True
 
     @classmethod
     def of(cls, x: Shaped[Tensor, "n d"], y: Shaped[Tensor, "n e"], *, keep: Int[Tensor, " m"], change: bool = False) -> Passage:
         """One piece of the stream. keep: which of its rows to keep. change: sum the moments of y − x too, which few measures read."""
-        aligned = x.shape == y.shape
+        aligned, moments = x.shape == y.shape, Moments.of(x, y)
+        weight = _weights(x, moments.mean_x) * _weights(y, moments.mean_y)
         return cls(
-            Moments.of(x, y),
+            moments,
             Moments.of(x, y.double() - x.double()) if aligned and change else None,
             RowMeans.of(x, y) if aligned else None,
             x[keep],
             y[keep],
+            weight[keep],
+            _heaviest(x, y, weight),
             aligned and torch.equal(x, y),
         )
 
@@ -51,6 +59,8 @@ class Passage:
             None if self.row_means is None or other.row_means is None else self.row_means + other.row_means,
             torch.cat([self.x, other.x]),
             torch.cat([self.y, other.y]),
+            torch.cat([self.weight, other.weight]),
+            _heaviest(*(torch.cat(both) for both in zip(self.heavy, other.heavy, strict=True))),
             self.same and other.same,
         )
 
@@ -62,8 +72,19 @@ class Passage:
             None if self.row_means is None else self.row_means.all_reduce(),
             _joined(self.x),
             _joined(self.y),
+            _joined(self.weight[:, None])[:, 0],
+            _heaviest(_joined(self.heavy[0]), _joined(self.heavy[1]), _joined(self.heavy[2][:, None])[:, 0]),
             _count(int(not self.same)) == 0,
         )
+
+
+def _weights(x: Shaped[Tensor, "n d"], mean: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+    return torch.cat([block.square().sum(1) for block in centred_blocks(x, mean)])
+
+
+def _heaviest(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    top = weight.topk(min(HEAVY, len(weight))).indices
+    return x[top], y[top], weight[top]
 
 
 def _count(number: int) -> int:
@@ -88,22 +109,32 @@ def _joined(rows: Float[Tensor, "m d"]) -> Float[Tensor, "s d"]:
 class PassedRows(Rows):
     """A whole passage where `Rows` are asked for: values from its sums, intervals from the kept rows, no neighbours.
 
-    A delete-one effect needs the sums of all rows and the row itself, so the kept rows, chosen by hash, give the jackknife's standard
-    error of all n up to the sampling error of a variance.
+    A delete-one effect needs the sums of all rows and the row itself. So the jackknife's sum of squared effects is exact for the heaviest
+    rows, and for all others that of the kept ones, chosen by hash, times how many they stand for.
     """
 
     passage: Passage
 
     def __init__(self, passage: Passage):
-        super().__init__(passage.x, passage.y)
+        super().__init__(torch.cat([passage.x, passage.heavy[0]]), torch.cat([passage.y, passage.heavy[1]]))
         self.__dict__["passage"] = passage  # Rows are frozen
 
     def __len__(self) -> int:
         return self.passage.moments.n
 
+    @cached_property
+    def effects_weights(self) -> Tensor:
+        """How many rows each of x and y stands for: the heavy ones for themselves, kept ones among these for none."""
+        p, heavy = self.passage, len(self.passage.heavy[2])
+        light = (p.weight < p.heavy[2].min()) if heavy else torch.ones_like(p.weight, dtype=torch.bool)
+        rest, count = len(self) - heavy, int(light.sum())
+        if rest and not count:
+            raise Degenerate("no row of the many is among the kept ones")
+        return torch.cat([light * (rest / max(count, 1)), torch.ones(heavy, device=light.device)]).double()
+
     @property
-    def effects_weight(self) -> float:
-        return (len(self) - 1) / (len(self.x) - 1) if len(self.x) > 1 else float("nan")
+    def drawn(self) -> Rows:
+        return Rows(self.passage.x, self.passage.y)
 
     @property
     def passed(self) -> bool:

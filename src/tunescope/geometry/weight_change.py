@@ -22,7 +22,8 @@ class WeightChange:
     """W → W + ΔW. Norms are Frobenius norms.
 
     weight: |W|. update: |ΔW|. frozen: every element is the same. stable_rank, effective_rank: of ΔW; None for vectors, where frozen
-    and where left out. rank_reason: why a matrix that changed has no ranks.
+    and where left out. rank_reason: why a matrix that changed has no ranks. within_rounding: the share of |ΔW|² in singular values that
+    rounding alone could have made, of which the ranks know nothing.
     """
 
     weight: float
@@ -31,6 +32,7 @@ class WeightChange:
     stable_rank: float | None = None
     effective_rank: float | None = None
     rank_reason: str | None = None
+    within_rounding: float | None = None
 
     @property
     def relative(self) -> float | None:
@@ -96,10 +98,11 @@ def rank_work(shape: torch.Size | tuple[int, ...]) -> float:
 
 def _ranked(change: WeightChange, singular: Tensor, *, floor: float) -> WeightChange:
     kept = singular[singular > floor]
+    lost = float(1 - kept.square().sum() / singular.square().sum())
     if not len(kept):
-        reason = "the change is within the rounding of the number format"
-        return WeightChange(change.weight, change.update, frozen=False, rank_reason=reason)
-    return WeightChange(change.weight, change.update, False, stable_rank(kept), effective_rank(kept))
+        reason = "no direction of the change stands out from the rounding of the number format"
+        return WeightChange(change.weight, change.update, frozen=False, rank_reason=reason, within_rounding=lost)
+    return WeightChange(change.weight, change.update, False, stable_rank(kept), effective_rank(kept), within_rounding=lost)
 
 
 def _singular_values(before: Tensor, after: Tensor) -> Tensor:

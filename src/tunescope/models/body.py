@@ -63,6 +63,8 @@ def load_body(
     warned = _left_out_blocks(info, anatomy, folder)
     if body is not module and getattr(config, "is_encoder_decoder", False):
         warned.append(f"'{folder.name}' is an encoder-decoder: its encoder is read, its decoder is not")
+    elif body is not module and hasattr(module, "vision_model"):
+        warned.append(f"'{folder.name}' is a model of texts and images: its text tower is read, its vision tower is not")
     head = text_head(module, projected="text_projection.weight" not in info["missing_keys"]) or OutputHead()
     for part in () if placed else (body, *head.layers):
         part.to(device)

@@ -120,8 +120,8 @@ def _load(source: Any, options: dict, *, name: str | None = None, spare: Any = N
         return from_object(source, name=name)
     if source.is_adapter:
         return replace(_load_on_base(source, _find(_base_of(source), None, options), options)[1], name=name or source.name)
-    tokenizer, without = _tokenizer(source, options, spare)
     body, anatomy, head, warned = load_body(source, **options)
+    tokenizer, without = _tokenizer(source, options, spare)
     model = Model(
         name=name or source.name,
         module=body,

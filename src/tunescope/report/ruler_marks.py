@@ -27,7 +27,7 @@ def ruler_marks(payload: reading.Payload, tables: Tables) -> Any | None:
         return None
     order = [row["label"] for row in rows]
     low, high = rows[0]["change"], rows[-1]["change"]
-    x = alt.X("change:Q", axis=None, scale=alt.Scale(type="log", domain=[low / 1.25, high * 1.8], nice=False))
+    x = alt.X("change:Q", axis=None, scale=alt.Scale(type="log", domain=[low / 1.25, high * 3], nice=False))
     axis = alt.Axis(title=None, ticks=False, domain=False, labelPadding=8, labelLimit=190, grid=False)
     y = alt.Y("label:N", sort=order, axis=axis)
     colour = alt.condition("datum.tuned", alt.value(LIGHT["main"]), alt.value(LIGHT["muted"]))

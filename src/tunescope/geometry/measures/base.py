@@ -178,8 +178,8 @@ def from_each(rows: Rows, value: float, deletions: Tensor) -> Spread:
     if len(lost):
         raise Degenerate(f"without row {int(lost[0]):,} the measure has no value: that row alone makes the difference")
     groups = None if rows.groups is None else rows.groups.numpy(force=True)
-    spread = jackknife(deletions.numpy(force=True), value, groups=groups)
-    return Spread(spread.se * rows.effects_weight**0.5, spread.df)
+    weights = None if rows.effects_weights is None else rows.effects_weights.numpy(force=True)
+    return jackknife(deletions.numpy(force=True), value, groups=groups, weights=weights)
 
 
 def from_groups(rows: Rows, measure: Measure) -> Spread:

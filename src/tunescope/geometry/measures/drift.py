@@ -37,8 +37,9 @@ class PerRow(Measure):
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         rows.require_aligned(self.name)
-        floor = from_draws(lambda order: float(self.rows(rows.permuted(order)).mean()), len(rows.x), seed=seed)
-        return Null(floor.mean, floor.sd and floor.sd * (len(rows.x) / len(rows)) ** 0.5)  # of a mean of n rows, drawn from those kept
+        some = rows.drawn
+        floor = from_draws(lambda order: float(self.rows(some.permuted(order)).mean()), len(some), seed=seed)
+        return Null(floor.mean, floor.sd and floor.sd * (len(some) / len(rows)) ** 0.5)  # of a mean of n rows, drawn from those kept
 
 
 @dataclass(frozen=True)
