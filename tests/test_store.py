@@ -355,7 +355,7 @@ store.save_capture(sys.argv[1], sys.argv[2], sys.argv[3], batch_size=4, progress
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_resumes_to_identical_files(place, tmp_path):
-    (tmp_path / "texts.txt").write_text("\n".join(sentences(2000)) + "\n")
+    (tmp_path / "texts.txt").write_text("\n".join(sentences(6000)) + "\n")  # thirty seconds at least; the kills leave it sixteen on average
     draw = random.Random(0)
 
     def start(out: str) -> subprocess.Popen:
