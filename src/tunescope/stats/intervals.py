@@ -1,7 +1,4 @@
-"""Intervals and exact tests on plain arrays.
-
-Axis legend of the package: n rows (texts or tokens), d / e features of base / tuned, g groups, k neighbours.
-"""
+"""The standard error of an estimate from delete-one values, and the interval it makes."""
 
 from __future__ import annotations
 

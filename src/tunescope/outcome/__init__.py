@@ -1,0 +1,7 @@
+"""GOOD OR BAD: the same items through base and tuned, the difference of every item, and what the differences show."""
+
+from __future__ import annotations
+
+from tunescope.outcome.outcome import Outcome
+
+__all__ = ["Outcome"]
