@@ -54,15 +54,10 @@ class Moments:
             return sums
         mean_x, mean_y = column_means(x), column_means(y)
         for xb, yb in zip(centred_blocks(x, mean_x), centred_blocks(y, mean_y), strict=True):
-            a, b = xb.square().sum(1), yb.square().sum(1)
             sums.xx.addmm_(xb.T, xb)
             sums.xy.addmm_(xb.T, yb)
             sums.yy.addmm_(yb.T, yb)
-            for total, weights, rows in ((sums.ax, a, xb), (sums.ay, a, yb), (sums.bx, b, xb), (sums.by, b, yb)):
-                total.addmv_(rows.T, weights)
-            sums.aa.add_(a @ a)
-            sums.ab.add_(a @ b)
-            sums.bb.add_(b @ b)
+            add_norm_sums(sums, xb, yb)
         values = {f.name: getattr(sums, f.name) for f in fields(cls)}
         return cls(**values | {"n": n, "mean_x": mean_x, "mean_y": mean_y})
 
@@ -142,6 +137,15 @@ def column_means(x: Shaped[Tensor, "n d"]) -> Float[Tensor, " d"]:
     for block in x.split(BLOCK):
         total += block.sum(0, dtype=torch.float64)
     return total / len(x)
+
+
+def add_norm_sums(sums: Moments, xb: Float[Tensor, "b d"], yb: Float[Tensor, "b e"]) -> None:
+    """Add a block of centred rows to the third- and fourth-order sums of moments that are being made."""
+    a, b = xb.square().sum(1), yb.square().sum(1)
+    for total, weights, rows in ((sums.ax, a, xb), (sums.ay, a, yb), (sums.bx, b, xb), (sums.by, b, yb)):
+        total.addmv_(rows.T, weights)
+    for total, value in ((sums.aa, a @ a), (sums.ab, a @ b), (sums.bb, b @ b)):
+        total.add_(value)
 
 
 def centred_blocks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -12,7 +12,7 @@ from torch import Tensor
 from tunescope.errors import Degenerate, UnknownName
 from tunescope.geometry.measures.base import Estimate
 from tunescope.geometry.measures.cka import CKA
-from tunescope.geometry.moments import Moments, centred_blocks, column_means
+from tunescope.geometry.moments import BLOCK, Moments, add_norm_sums, centred_blocks, column_means
 from tunescope.geometry.rows import Rows
 
 COUNTS = (1, 3, 10)  # the largest dimensions whose share of the variance is told
@@ -116,21 +116,21 @@ def standardised(rows: Rows) -> Rows:
 
 def _scaled(x: Shaped[Tensor, "n d"], mean: Tensor, keep: Tensor, scale: Tensor) -> Float[Tensor, "n k"]:
     """In float32 to hold, centred in float64 first."""
-    whole = len(keep) == x.shape[1]
-    return torch.cat([((block if whole else block[:, keep]) * scale).float() for block in centred_blocks(x, mean)])
+    made = torch.empty(len(x), len(keep), dtype=torch.float32, device=x.device)
+    for out, block in zip(made.split(BLOCK), centred_blocks(x, mean), strict=True):
+        out.copy_((block if len(keep) == x.shape[1] else block[:, keep]) * scale)
+    return made
 
 
 def _rescaled(m: Moments, rows: Rows, kept: list[Tensor], scales: list[Tensor]) -> Moments:
     """The moments of `rows`, columns of the rows behind m times scales: second moments scale with them, and only the sums that weigh rows
     by their new norms need a pass of their own."""
     (p, q), (s, t) = kept, scales
-    x, y = rows.x.double(), rows.y.double()
-    a, b = x.square().sum(1), y.square().sum(1)
-    return Moments(
-        m.n, torch.zeros_like(s), torch.zeros_like(t),
-        m.xx[p][:, p] * torch.outer(s, s), m.xy[p][:, q] * torch.outer(s, t), m.yy[q][:, q] * torch.outer(t, t),
-        x.T @ a, y.T @ a, x.T @ b, y.T @ b, a @ a, a @ b, b @ b,
-    )  # fmt: skip
+    sums = Moments.empty(len(s), len(t), rows.x.device)
+    for xb, yb in zip(rows.x.split(BLOCK), rows.y.split(BLOCK), strict=True):
+        add_norm_sums(sums, xb.double(), yb.double())
+    xx, xy, yy = m.xx[p][:, p] * torch.outer(s, s), m.xy[p][:, q] * torch.outer(s, t), m.yy[q][:, q] * torch.outer(t, t)
+    return replace(sums, n=m.n, xx=xx, xy=xy, yy=yy)
 
 
 def without_top(rows: Rows, *, k: int = FEW) -> Rows:
