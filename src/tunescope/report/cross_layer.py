@@ -68,5 +68,5 @@ def cross_layer(payload: reading.Payload, tables: Tables) -> Any:
     if few:
         fits = {"expr": f"width / {len(columns)} > 33 ? 1 : 0"}
         ink = alt.condition(dark, alt.value(LIGHT["on_high"]), alt.value(LIGHT["on_low"]))
-        parts.append(grid.mark_text(fontSize=11.5, opacity=fits).encode(x=x, y=y, text="said:N", color=ink, tooltip=told))
+        parts.append(grid.mark_text(fontSize=11.5, opacity=fits).encode(x=x, y=y, text=alt.Text("said:N"), color=ink, tooltip=told))
     return alt.layer(*parts).properties(height="container")

@@ -89,16 +89,16 @@ def _floor_parts(tables: Tables, points: list[dict], x: Any, y: Any, top: float,
     if not inside:
         said = f"↑ chance floor {three(min(point['floor'] for point in known))}: far above this scale"
         note = tables([{"i": first, "said": said}])
-        return [note.mark_text(**left, baseline="top", y=2).encode(x=x, text="said:N")]
+        return [note.mark_text(**left, baseline="top", y=2).encode(x=x, text=alt.Text("said:N"))]
     ends = [known[0] | {"i": first}, *known, known[-1] | {"i": known[-1]["i"] + 0.5}]
     base = tables(ends)
     above = [point | {"top": top} for point in ends]
     word = {"i": first, "floor": known[0]["floor"], "said": "chance floor: an unrelated representation"}
     return [
-        tables(above).mark_area(color=LIGHT["faint"]).encode(x=x, y=alt.Y("floor:Q"), y2="top:Q"),
-        base.mark_area(color=LIGHT["floor"], opacity=0.22).encode(x=x, y=alt.Y("floor_low:Q"), y2="floor_high:Q"),
+        tables(above).mark_area(color=LIGHT["faint"]).encode(x=x, y=alt.Y("floor:Q"), y2=alt.Y2("top:Q")),
+        base.mark_area(color=LIGHT["floor"], opacity=0.22).encode(x=x, y=alt.Y("floor_low:Q"), y2=alt.Y2("floor_high:Q")),
         base.mark_line(color=LIGHT["floor"], strokeDash=[4, 3], strokeWidth=1.3).encode(x=x, y=alt.Y("floor:Q")),
-        tables([word]).mark_text(**left, baseline="top", dy=6).encode(x=x, y=alt.Y("floor:Q"), text="said:N"),
+        tables([word]).mark_text(**left, baseline="top", dy=6).encode(x=x, y=alt.Y("floor:Q"), text=alt.Text("said:N")),
     ]
 
 
@@ -115,9 +115,9 @@ def _main_parts(tables: Tables, points: list[dict], x: Any, y: Any) -> list:
     peak = max(known, key=lambda point: point["change"])
     crowded = len(known) > 40
     parts = [
-        sure.mark_area(color=LIGHT["main"], opacity=0.16).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        sure.mark_area(color=LIGHT["main"], opacity=0.16).encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         base.mark_line(color=LIGHT["main"], strokeWidth=2.2).encode(x=x, y=y),
-        sure.mark_rule(color=LIGHT["main"], strokeWidth=1.4).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        sure.mark_rule(color=LIGHT["main"], strokeWidth=1.4).encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         base.mark_rule(color=LIGHT["muted"], strokeWidth=1).encode(x=x, opacity=alt.condition(hover, alt.value(0.5), alt.value(0))),
         base.mark_point(color=LIGHT["main"], filled=True, size=14 if crowded else 46, opacity=1)
         .encode(x=x, y=y, tooltip=told)
@@ -126,12 +126,14 @@ def _main_parts(tables: Tables, points: list[dict], x: Any, y: Any) -> list:
     if peak["change"] > 0:
         align = "right" if peak["i"] > (known[0]["i"] + known[-1]["i"]) / 2 else "left"
         mark = {"align": align, "dx": -9 if align == "right" else 9, "dy": -9, "fontWeight": "bold", "color": LIGHT["main"]}
-        parts.append(tables([peak]).mark_text(**mark).encode(x=x, y=y, text="said:N"))
+        parts.append(tables([peak]).mark_text(**mark).encode(x=x, y=y, text=alt.Text("said:N")))
     return parts
 
 
 def _end_labels(tables: Tables, points: list[dict], lines: list[dict], low: float, top: float, x: Any) -> list:
     """Names at the lines' right ends, kept apart."""
+    import altair as alt
+
 
     last = next(point for point in reversed(points) if point["change"] is not None)
     ends = [{"change": last["change"], "said": ["this", "fine-tuning"], "colour": LIGHT["main"], "weight": "bold"}] if lines else []
@@ -144,7 +146,7 @@ def _end_labels(tables: Tables, points: list[dict], lines: list[dict], low: floa
     for end, centre, height in zip(ends, spread(pixel, heights, -4, HEIGHT + 4), heights, strict=True):
         chart = tables([{"said": end["said"], "i": last["i"]}])
         text = {"align": "left", "baseline": "top", "lineHeight": LINE_PX, "fontWeight": end["weight"], "color": end["colour"]}
-        labels.append(chart.mark_text(**text, dx=10, y=centre - height / 2 + 1).encode(x=x, text="said:N"))
+        labels.append(chart.mark_text(**text, dx=10, y=centre - height / 2 + 1).encode(x=x, text=alt.Text("said:N")))
     return labels
 
 
@@ -166,11 +168,12 @@ def _status_parts(tables: Tables, rows: list[dict], axis: Any, scale: Any) -> li
             continue
         share = (run["last"] - run["first"] + 1) / span
         strip = tables([{"a": run["first"] - 0.5, "b": run["last"] + 0.5, "i": (run["first"] + run["last"]) / 2, "said": run["word"]}])
+        told = alt.Tooltip("said:N", title="status")
         box = {"color": LIGHT[run["word"]], "stroke": LIGHT["paper"], "strokeWidth": 1.5, "opacity": 1}
         parts.append(strip.mark_rect(**box, y={"expr": "height + 6"}, y2={"expr": "height + 24"})
-                     .encode(x=alt.X("a:Q", axis=axis, scale=scale), x2="b:Q", tooltip=alt.Tooltip("said:N", title="status")))  # fmt: skip
+                     .encode(x=alt.X("a:Q", axis=axis, scale=scale), x2=alt.X2("b:Q"), tooltip=told))  # fmt: skip
         ink = LIGHT["on_rewritten"] if run["word"] == "rewritten" else LIGHT["ink"]
         fits = {"expr": f"width * {share:.4f} > {len(run['word']) * CHAR_PX + 2:.0f} ? 1 : 0"}
         words = {"color": ink, "opacity": fits, "y": {"expr": "height + 15"}, "baseline": "middle", "fontSize": 11}
-        parts.append(strip.mark_text(**words).encode(x=alt.X("i:Q", axis=axis, scale=scale), text="said:N"))
+        parts.append(strip.mark_text(**words).encode(x=alt.X("i:Q", axis=axis, scale=scale), text=alt.Text("said:N")))
     return parts

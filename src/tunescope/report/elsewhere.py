@@ -44,7 +44,7 @@ def elsewhere_chart(payload: reading.Payload, order: int, tables: Tables) -> Any
         parts.append(tables(drawn[0]).mark_line(color=LIGHT["floor"], strokeWidth=1.3).encode(x=x, y=y))
     sure = tables([point for point in points if point["low"] is not None])
     parts += [
-        sure.mark_area(color=LIGHT["main"], opacity=0.16).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        sure.mark_area(color=LIGHT["main"], opacity=0.16).encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         own.mark_line(color=LIGHT["main"], strokeWidth=2).encode(x=x, y=y),
         own.mark_point(color=LIGHT["main"], filled=True, size=12 if len(points) > 20 else 30, opacity=1).encode(x=x, y=y, tooltip=told),
         *_peak(points, tables, x, y),
@@ -89,12 +89,14 @@ def _domain(drawn: list[list[dict]]) -> tuple[float, float]:
 
 
 def _peak(points: list[dict], tables: Tables, x: Any, y: Any) -> list:
+    import altair as alt
+
     peak = max(points, key=lambda point: point["change"])
     if peak["change"] <= 0:
         return []
     right = peak["i"] > (points[0]["i"] + points[-1]["i"]) / 2
     mark = {"align": "right" if right else "left", "dx": -7 if right else 7, "dy": -7, "fontWeight": "bold", "color": LIGHT["main"]}
-    return [tables([peak]).mark_text(**mark).encode(x=x, y=y, text="said:N")]
+    return [tables([peak]).mark_text(**mark).encode(x=x, y=y, text=alt.Text("said:N"))]
 
 
 def _panel(found: dict, panel: dict, order: int, drawn: dict[str, dict]) -> dict[str, Any]:

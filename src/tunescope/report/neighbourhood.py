@@ -42,8 +42,8 @@ def neighbourhood_curve(payload: reading.Payload, tables: Tables) -> Any | None:
     base = tables(series)
     labels = tables([end | {"name": end["name"] if len(end["name"]) <= 12 else end["name"][:11] + "…"} for end in named])
     parts = [
-        base.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=depth, detail="layer:N"),
+        base.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=depth, detail=alt.Detail("layer:N")),
         base.mark_point(filled=True, size=22, opacity=1).encode(x=x, y=y, color=depth, tooltip=told),
-        labels.mark_text(align="left", dx=7, color=LIGHT["muted"]).encode(x=x, y=y, text="name:N"),
+        labels.mark_text(align="left", dx=7, color=LIGHT["muted"]).encode(x=x, y=y, text=alt.Text("name:N")),
     ]
     return alt.layer(*parts).properties(height=HEIGHT)

@@ -58,7 +58,7 @@ def published_slopes(payload: reading.Payload, tables: Tables) -> Any | None:
         tables(equal).mark_point(shape="circle", color=LIGHT["floor"], filled=False, size=22).encode(x=x, y=y, tooltip=told),
         line.mark_rule(color=LIGHT["main"], strokeWidth=1.6).encode(x=x),
         tables(near).mark_tick(color=LIGHT["ink"], opacity=1, size=20, **thick).encode(x=x, y=y, tooltip=told),
-        line.mark_text(**said).encode(x=x, text="said:N"),
+        line.mark_text(**said).encode(x=x, text=alt.Text("said:N")),
     ]
     return alt.layer(*parts).properties(height=STRIP_PX * len(names))
 
@@ -107,9 +107,9 @@ def published_width(payload: reading.Payload, tables: Tables) -> Any | None:
     lines = tables([{"row": row + 1} for row in range(len(names))])
     parts = [
         lines.mark_rule(color=LIGHT["rule"], strokeWidth=1).encode(y=_rows(names, at=FOOT)),
-        base.mark_rect(opacity=1).encode(x=x, x2="b:Q", y=y, y2="foot:Q", color=colour, tooltip=told),
-        last.mark_text(align="left", x="width", dx=5, baseline="bottom", dy=2).encode(y=foot, text="said:N", color=ink),
-        own.mark_text(dy=-6, opacity=fits, color=LIGHT["main"]).encode(x=middle, y=y, text="said:N"),
+        base.mark_rect(opacity=1).encode(x=x, x2=alt.X2("b:Q"), y=y, y2=alt.Y2("foot:Q"), color=colour, tooltip=told),
+        last.mark_text(align="left", x="width", dx=5, baseline="bottom", dy=2).encode(y=foot, text=alt.Text("said:N"), color=ink),
+        own.mark_text(dy=-6, opacity=fits, color=LIGHT["main"]).encode(x=middle, y=y, text=alt.Text("said:N")),
     ]  # fmt: skip
     return alt.layer(*parts).properties(height=BARS_PX * len(names))
 

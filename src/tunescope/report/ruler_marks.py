@@ -36,7 +36,7 @@ def ruler_marks(payload: reading.Payload, tables: Tables) -> Any | None:
     return alt.layer(
         base.mark_rule(color=LIGHT["rule"], strokeWidth=1).encode(x=x, x2=alt.datum(low / 1.25), y=y),
         base.mark_circle(size=70, opacity=1).encode(x=x, y=y, color=colour, tooltip=told),
-        base.mark_text(align="left", dx=9).encode(x=x, y=y, text="said:N", color=colour),
+        base.mark_text(align="left", dx=9).encode(x=x, y=y, text=alt.Text("said:N"), color=colour),
     ).properties(height=ROW_PX * len(rows))
 
 

@@ -41,7 +41,7 @@ def two_sides(payload: reading.Payload, measure: str, tables: Tables) -> Any | N
         colour = LIGHT["main"] if side == "tuned" else LIGHT["floor"]
         chart = tables(points)
         if any(point.get("low") is not None for point in points):
-            parts.append(chart.mark_area(color=colour, opacity=0.16).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"))
+            parts.append(chart.mark_area(color=colour, opacity=0.16).encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q")))
         parts.append(chart.mark_line(color=colour, strokeWidth=1.8).encode(x=x, y=y))
         parts.append(chart.mark_point(stroke=colour, fill=colour if side == "tuned" else LIGHT["paper"], opacity=1,
                                       size=12 if len(rows) > 40 else 34).encode(x=x, y=y, tooltip=told))  # fmt: skip
@@ -53,5 +53,5 @@ def two_sides(payload: reading.Payload, measure: str, tables: Tables) -> Any | N
             "color": colour,
             "fontWeight": "bold" if side == "tuned" else "normal",
         }
-        parts.append(tables([{"said": side}]).mark_text(**word).encode(text="said:N"))
+        parts.append(tables([{"said": side}]).mark_text(**word).encode(text=alt.Text("said:N")))
     return alt.layer(*parts).properties(height=HEIGHT)

@@ -71,17 +71,21 @@ def _slopes(
 
 def _fit(tables: Tables, known: list[dict], slope: float | None, said: str | None, x: Any, y: Any) -> list:
     """The least-squares line through (depth, v), dashed, and its slope above the right end."""
+    import altair as alt
+
     if slope is None or len(known) < 2:
         return []
     depth, value = (sum(point[key] for point in known) / len(known) for key in ("depth", "v"))
     ends = [{"i": point["i"], "v": value + slope * (point["depth"] - depth)} for point in (known[0], known[-1])]
     line = tables(ends).mark_line(color=LIGHT["floor"], strokeDash=[4, 3], strokeWidth=1.3, clip=True).encode(x=x, y=y)
     word = {"align": "right", "baseline": "bottom", "x": "width", "y": -10, "color": LIGHT["floor"]}
-    return [line, tables([{"said": f"╌ slope {said}"}]).mark_text(**word).encode(text="said:N")]
+    return [line, tables([{"said": f"╌ slope {said}"}]).mark_text(**word).encode(text=alt.Text("said:N"))]
 
 
 def _frozen(tables: Tables, known: list[dict], x: Any) -> list:
     """Runs of frozen blocks, each named once above its dots."""
+    import altair as alt
+
     runs: list[list[float]] = []
     for point in known:
         if point["frozen"] and runs and runs[-1][1] == point["i"] - 1:
@@ -90,4 +94,4 @@ def _frozen(tables: Tables, known: list[dict], x: Any) -> list:
             runs.append([point["i"], point["i"]])
     words = [{"i": sum(run) / 2, "said": "frozen"} for run in runs]
     mark = {"color": LIGHT["muted"], "baseline": "bottom", "y": {"expr": "height - 8"}, "fontSize": 11}
-    return [tables(words).mark_text(**mark).encode(x=x, text="said:N")] if words else []
+    return [tables(words).mark_text(**mark).encode(x=x, text=alt.Text("said:N"))] if words else []

@@ -43,10 +43,10 @@ def width_bars(payload: reading.Payload, tables: Tables) -> Any | None:
     ink = alt.condition("datum.last", alt.value(LIGHT["main"]), alt.value(LIGHT["muted"]))
     parts = [rule] if len(bars) > 1 else []
     parts += [
-        base.mark_rect(cornerRadius=1, opacity=1).encode(x=x, x2="b:Q", y=y, y2=alt.datum(0), color=colour, tooltip=told),
+        base.mark_rect(cornerRadius=1, opacity=1).encode(x=x, x2=alt.X2("b:Q"), y=y, y2=alt.datum(0), color=colour, tooltip=told),
         base.mark_rect(color=LIGHT["paper"], width=LABEL[0], height=LABEL[1], yOffset=-8, opacity=fits).encode(x=middle, y=y),
-        base.mark_text(dy=-7, opacity=fits).encode(x=middle, y=y, text="said:N", color=ink, tooltip=told),
+        base.mark_text(dy=-7, opacity=fits).encode(x=middle, y=y, text=alt.Text("said:N"), color=ink, tooltip=told),
     ]
     if len(bars) > 1:
-        parts.append(note.mark_text(align="left", x=2, dy=-6, color=LIGHT["floor"]).encode(y=y, text="said:N"))
+        parts.append(note.mark_text(align="left", x=2, dy=-6, color=LIGHT["floor"]).encode(y=y, text=alt.Text("said:N")))
     return alt.layer(*parts).properties(height=150)
