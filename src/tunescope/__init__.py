@@ -14,6 +14,7 @@ from typing import Any
 from tunescope.version import __version__ as __version__
 
 _HOME = {
+    "Collection": "texts",
     "Comparison": "comparison",
     "MEASURES": "geometry",
     "TextSet": "texts",
@@ -42,8 +43,11 @@ _HOME = {
     "procrustes": "geometry.front",
     "pwcca": "geometry.front",
     "rbf_cka": "geometry.front",
+    "read_collection": "texts",
     "read_texts": "texts",
+    "reembedding": "outcome.reembedding",
     "relative_drift": "geometry.front",
+    "retrieval": "outcome.retrieval",
     "row_cosine": "geometry.front",
     "rsa": "geometry.front",
     "save_capture": "activations",
