@@ -35,9 +35,9 @@ def search(
     """The k passages of highest cosine (or dot product) with each query, exactly.
 
     queries (q, e), documents (n, e), ids (n,) of the documents. Equal scores are ordered as trec_eval orders them, by id descending as
-    UTF-8 bytes, also where they decide who is among the k. So that equal is equal: products are summed in float64 and rounded to float32,
-    in which trec_eval compares; then copies of a passage tie wherever in a block they stand, which a float32 product does not give. k is
-    at most n.
+    UTF-8 bytes, also where they decide who is among the k. So that equal is equal: products are summed in float64, rounded to 2⁻⁴⁰ of
+    the largest possible (else the noise of a sum decides between zeros), then to float32, in which trec_eval compares. Copies of a
+    passage then tie wherever in a block they stand, which a float32 product does not give. k is at most n.
 
     One block of scores (blocks: queries, documents) is in memory at a time, and the k best of every query as 64-bit keys whose high half
     orders as the score does and whose low half as the ids do; all keys of a query differ, so a partition is enough.
@@ -47,17 +47,18 @@ def search(
     _check(queries, documents, ids, k, similarity)
     n, k = len(documents), min(k, len(documents))
     order = np.array(sorted(range(n), key=ids.__getitem__, reverse=True))
-    prepared = _prepared(queries, similarity)
+    grid = _grid(queries, documents, similarity, blocks[1])
+    prepared = _prepared(queries, similarity) / grid  # a power of two: nothing is lost
     best = np.full((len(queries), k), np.iinfo(np.int64).min)
     for some in _slices(n, blocks[1]):
         block = _prepared(documents[order[some]], similarity).T
         places = _LOW - np.arange(some.start, some.stop)
         for rows in _slices(len(queries), blocks[0]):
-            scores = (prepared[rows] @ block).astype(np.float32)
-            found = np.concatenate([best[rows], _keys(scores, places)], axis=1)
+            scores = np.rint(prepared[rows] @ block)
+            found = np.concatenate([best[rows], _keys(scores.astype(np.float32), places)], axis=1)
             best[rows] = np.partition(found, -k, axis=1)[:, -k:]
     best = np.sort(best, axis=1)[:, ::-1]
-    return Ranking(order[_LOW - (best & _LOW)], _scores(best), similarity)
+    return Ranking(order[_LOW - (best & _LOW)], _scores(best) * np.float32(grid), similarity)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
@@ -71,6 +72,18 @@ def _prepared(rows: np.ndarray, similarity: str) -> np.ndarray:
         return rows
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1)
+
+
+def _grid(queries: np.ndarray, documents: np.ndarray, similarity: str, block: int) -> float:
+    """2⁻⁴⁰ of the largest score there can be, |query| |document|, brought up to a power of two."""
+    if similarity == "cosine":
+        return 2.0**-40
+    bound = _longest(queries, block) * _longest(documents, block)
+    return 2.0 ** (np.ceil(np.log2(bound)) - 40) if bound > 0 else 1.0
+
+
+def _longest(rows: np.ndarray, block: int) -> float:
+    return max(float(np.linalg.norm(rows[some].astype(np.float64), axis=1).max()) for some in _slices(len(rows), block))
 
 
 def _keys(scores: np.ndarray, places: np.ndarray) -> np.ndarray:
