@@ -286,6 +286,13 @@ def test_arrays_that_do_not_fit(scrambled, change, error, message):
         ts.retrieval(base, change(*tuned), both)
 
 
+def test_tensors_are_taken_as_arrays(scrambled):
+    both, base, tuned, _ = scrambled
+    tensors = tuple(torch.from_numpy(side).bfloat16() for side in tuned)
+    expected = ts.retrieval(base, tuple(side.float().numpy() for side in tensors), both)
+    np.testing.assert_array_equal(ts.retrieval(base, tensors, both).rankings[1].documents, expected.rankings[1].documents)
+
+
 # Models
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from tunescope.activations import capture
 from tunescope.errors import ActivationError, AlignmentError, InputError
@@ -114,12 +115,16 @@ def _warnings(model: Model, prompts: list[str]) -> tuple[str, ...]:
     return (*model.warnings, *([other] if declared and declared not in prompts else []))
 
 
+def _float32(rows: Any) -> np.ndarray:
+    return rows.detach().float().cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows, dtype=np.float32)
+
+
 def _given(side: Any, name: str, collection: Collection) -> Vectors | None:
     """The vectors of a side that was given as vectors; None for a model."""
     if isinstance(side, Vectors):
         vectors = side
     elif isinstance(side, tuple | list) and len(side) == 2 and all(getattr(part, "ndim", None) == 2 for part in side):
-        vectors = Vectors(name, np.asarray(side[0], dtype=np.float32), np.asarray(side[1], dtype=np.float32))
+        vectors = Vectors(name, _float32(side[0]), _float32(side[1]))
     elif isinstance(side, np.ndarray):
         raise InputError(f"{name} is one array; give two, (queries, passages), or a model")
     else:

@@ -13,7 +13,7 @@ from tunescope.errors import InputError
 from tunescope.outcome.embedding import Progress, Reading, Vectors, vectors_of
 from tunescope.outcome.outcome import Outcome
 from tunescope.outcome.ranking import CUT, METRICS, evaluate
-from tunescope.outcome.search import Ranking, search
+from tunescope.outcome.search import Ranking, as_compared, search
 from tunescope.stats import Paired, paired
 from tunescope.texts.collections import Collection, read_collection
 
@@ -123,8 +123,8 @@ def reembedding(
     chosen, judged = _draw(collection, number, seed)
     index = _Index(collection, old, similarity)
     truth, target = _ranked(new.queries, new.passages, collection, similarity)
-    x, y = (_unit(side.passages[chosen], similarity) for side in (new, old))
-    queries = _unit(new.queries, similarity)
+    x, y = (as_compared(side.passages[chosen], similarity) for side in (new, old))
+    queries = as_compared(new.queries, similarity)
     wide = new.queries.shape[1], old.queries.shape[1]
     mapped = {"as-is": queries, "orthogonal": queries @ orthogonal_bridge(x, y), "linear": _linear_bridge(x, y).predict(queries)}
     choices = [Choice("re-embed", n, target, 1.0)]
@@ -200,14 +200,6 @@ def _said(collection: Collection, judged: int, number: int) -> tuple[str, ...]:
         return collection.warnings
     few = f"{judged:,} of {number:,} anchors are judged passages, for want of others: bridges may look better here than they are"
     return (*collection.warnings, few)
-
-
-def _unit(rows: np.ndarray, similarity: str) -> np.ndarray:
-    rows = np.asarray(rows, dtype=np.float64)
-    if similarity != "cosine":
-        return rows
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1)
 
 
 def _kept(truth: Ranking, found: Ranking) -> float:

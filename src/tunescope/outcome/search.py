@@ -48,10 +48,10 @@ def search(
     n, k = len(documents), min(k, len(documents))
     order = np.array(sorted(range(n), key=ids.__getitem__, reverse=True))
     grid = _grid(queries, documents, similarity, blocks[1])
-    prepared = _prepared(queries, similarity) / grid  # a power of two: nothing is lost
+    prepared = as_compared(queries, similarity) / grid  # a power of two: nothing is lost
     best = np.full((len(queries), k), np.iinfo(np.int64).min)
     for some in _slices(n, blocks[1]):
-        block = _prepared(documents[order[some]], similarity).T
+        block = as_compared(documents[order[some]], similarity).T
         places = _LOW - np.arange(some.start, some.stop)
         for rows in _slices(len(queries), blocks[0]):
             scores = np.rint(prepared[rows] @ block)
@@ -65,8 +65,8 @@ def _slices(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _prepared(rows: np.ndarray, similarity: str) -> np.ndarray:
-    """float64, and of length 1 for the cosine; a row of zeros stays one, and its cosines are 0."""
+def as_compared(rows: np.ndarray, similarity: str) -> np.ndarray:
+    """Rows in float64, of length 1 for the cosine; a row of zeros stays one, and its cosines are 0."""
     rows = np.asarray(rows, dtype=np.float64)
     if similarity == "dot":
         return rows
