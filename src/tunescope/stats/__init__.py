@@ -5,7 +5,33 @@ Axis legend of the package: n rows (texts or tokens), d / e features of base / t
 
 from __future__ import annotations
 
+from tunescope.stats.bootstrap import mean_intervals
+from tunescope.stats.detectable import (
+    detectable_effect,
+    discordant_power,
+    discordant_sample_size,
+    paired_power,
+    paired_sample_size,
+)
+from tunescope.stats.exact import paired_permutation, sign_test, two_sample_permutation
 from tunescope.stats.intervals import Spread, jackknife, t_interval
-from tunescope.stats.paired import Paired, paired
+from tunescope.stats.paired import McNemar, Paired, mcnemar, paired
 
-__all__ = ["Paired", "Spread", "jackknife", "paired", "t_interval"]
+__all__ = [
+    "McNemar",
+    "Paired",
+    "Spread",
+    "detectable_effect",
+    "discordant_power",
+    "discordant_sample_size",
+    "jackknife",
+    "mcnemar",
+    "mean_intervals",
+    "paired",
+    "paired_permutation",
+    "paired_power",
+    "paired_sample_size",
+    "sign_test",
+    "t_interval",
+    "two_sample_permutation",
+]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from tunescope.errors import AlignmentError, InputError
+from tunescope.stats.bootstrap import FEW, grouped, mean_intervals, standard_error
+from tunescope.stats.detectable import detectable_effect
+from tunescope.stats.exact import paired_permutation
+
 VERDICTS = ("better", "worse", "equivalent", "no difference shown", "not evaluable")
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,7 @@ class Paired:
     base, tuned: means. delta: tuned − base, low and high its 95% interval. p: of the paired randomisation test. sd: of the differences.
     equivalence_p: the larger p of the two one-sided tests against ±margin. detectable: the smallest true difference that n items show
     with 80% power. base_low … tuned_high: the intervals of each side alone; disjoint: whether they do not touch (the weaker test).
+    left_out: items undefined on a side, which n does not count.
     """
 
     base: float
@@ -37,6 +45,17 @@ class Paired:
     tuned_high: float | None
     disjoint: bool | None
     verdict: str
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Items right before and wrong after (broken), the reverse (mended), and the exact two-sided p that both are as likely."""
+
+    broken: int
+    mended: int
+    n: int
+    p: float
 
 
 def paired(
@@ -48,19 +67,152 @@ def paired(
     clusters: np.ndarray | None = None,
     seed: int = 0,
 ) -> Paired:
-    """Compare per-item scores (n,) of the same items."""
-    base, tuned = np.asarray(base, dtype=float), np.asarray(tuned, dtype=float)
-    n, d = len(base), tuned - base
-    draws = np.random.default_rng(seed).integers(0, n, (2000, n))
-    low, high = np.quantile(d[draws].mean(1), [0.025, 0.975])
-    bl, bh = np.quantile(base[draws].mean(1), [0.025, 0.975])
-    tl, th = np.quantile(tuned[draws].mean(1), [0.025, 0.975])
-    sd = float(d.std(ddof=1)) if n > 1 else 0.0
-    p = float(stats.ttest_rel(tuned, base).pvalue) if sd else 1.0
-    good = (low > 0) if higher_is_better else (high < 0)
-    bad = (high < 0) if higher_is_better else (low > 0)
-    verdict = "better" if good else "worse" if bad else "no difference shown"
+    """Compare per-item scores of the same items.
+
+    low, high: symmetric studentised bootstrap (`mean_intervals`). p: random signs (`paired_permutation`). Verdict: "equivalent" when both
+    one-sided tests at 5% place the difference inside ±margin; else "better" or "worse" when the interval excludes 0; else "no difference
+    shown". Items that are all alike make delta 0, interval [0, 0] and p 1, but are equivalent only if there are enough of them
+    (`equivalence_p`).
+
+    Args:
+        base, tuned: (n,) scores; an item that is NaN on a side is left out of everything and counted in `left_out`.
+        margin: the difference that would not matter, in the units of the scores; 0 asks for no test of equivalence.
+        clusters: (n,) cluster of each item, when items of one text or source belong together: clusters are drawn and flipped whole.
+        seed: of the draws.
+
+    Raises: AlignmentError when the lengths differ; InputError for a margin below 0 or an infinite score.
+    """
+    base, tuned, clusters = _aligned(base, tuned, clusters)
+    if not (margin >= 0 and math.isfinite(margin)):
+        raise InputError(f"margin {margin} asked for; give the difference that would not matter, 0 or more")
+    defined = ~(np.isnan(base) | np.isnan(tuned))
+    left_out = int((~defined).sum())
+    base, tuned, clusters = base[defined], tuned[defined], None if clusters is None else clusters[defined]
+    d = tuned - base
+    if len(d if clusters is None else np.unique(clusters)) < 2:
+        return _not_evaluable(base, tuned, margin, higher_is_better, left_out)
+    (low, high), (base_low, base_high), (tuned_low, tuned_high) = mean_intervals(
+        np.stack([d, base, tuned]), clusters=clusters, level=1 - LEVEL, seed=seed
+    )
+    equivalence_p = equivalence(base, tuned, margin=margin, clusters=clusters) if margin > 0 else None
     return Paired(
-        float(base.mean()), float(tuned.mean()), float(d.mean()), float(low), float(high), p, n, sd, margin, higher_is_better, None,
-        2.8 * sd / n**0.5, float(bl), float(bh), float(tl), float(th), bool(bh < tl or th < bl), verdict,
-    )  # fmt: skip
+        base=float(base.mean()),
+        tuned=float(tuned.mean()),
+        delta=float(d.mean()),
+        low=low,
+        high=high,
+        p=paired_permutation(d, clusters=clusters, seed=seed),
+        n=len(d),
+        sd=float(d.std(ddof=1)),
+        margin=margin,
+        higher_is_better=higher_is_better,
+        equivalence_p=equivalence_p,
+        detectable=_detectable(d, clusters),
+        base_low=base_low,
+        base_high=base_high,
+        tuned_low=tuned_low,
+        tuned_high=tuned_high,
+        disjoint=bool(base_high < tuned_low or tuned_high < base_low),
+        verdict=_verdict(low, high, equivalence_p, higher_is_better),
+        left_out=left_out,
+    )
+
+
+def equivalence(base: np.ndarray, tuned: np.ndarray, *, margin: float, clusters: np.ndarray | None = None) -> float:
+    """The larger p of two one-sided tests: that the mean difference is −margin or less, and that it is margin or more.
+
+    Student's t at (margin − |mean|)/se. Where fewer than ten items (or clusters) differ, se says little, and the two hypotheses are
+    tested by counting instead: no item can change by more than R, the range of all scores, so a mean of −margin needs a share margin/R
+    of items to fall; p = P(Binomial(n, margin/R) ≤ those that fell), and the same for those that rose. So n items that are all alike
+    have p = (1 − margin/R)ⁿ: 299 of them for 5% at a hundredth of the range.
+
+    Args:
+        base, tuned: (n,) finite scores. margin: above 0.
+
+    Reference: Schuirmann 1987 (https://doi.org/10.1007/BF01068419).
+    """
+    d = tuned - base
+    sums, sizes = grouped(d[None], clusters)
+    if np.count_nonzero(sums) >= FEW:
+        se, df = standard_error(d, clusters)
+        tails = stats.t.sf((margin + np.array([1, -1]) * d.mean()) / se, df) if se else np.where(abs(d.mean()) < margin, [0.0], [1.0])
+        return float(np.max(tails))
+    scores = np.concatenate([base, tuned])
+    reach = float(np.ptp(scores)) or float(np.abs(scores).max())
+    moved = [int((sums < 0).sum()), int((sums > 0).sum())]
+    if not reach or abs(d.mean()) >= margin:
+        return 1.0
+    share = min(1.0, margin / reach * len(d) / (len(sizes) * float(sizes.max())))  # of clusters, were the largest ones to fall
+    return float(np.max(stats.binom.cdf(moved, len(sizes), share)))
+
+
+def mcnemar(base_right: np.ndarray, tuned_right: np.ndarray) -> McNemar:
+    """Exact McNemar test of (n,) booleans: of the items right on one side only, is either side the more frequent?
+
+    p: two-sided binomial of the smaller count at ½; 1 where no item differs.
+
+    Raises: AlignmentError when the lengths differ; InputError for values other than true and false.
+    """
+    base, tuned = np.asarray(base_right), np.asarray(tuned_right)
+    if base.shape != tuned.shape or base.ndim != 1:
+        raise AlignmentError(f"base has shape {base.shape} and tuned {tuned.shape}; give one row each, of the same items in the same order")
+    if not (np.isin(base, (0, 1)).all() and np.isin(tuned, (0, 1)).all()):
+        raise InputError("right and wrong are true and false (or 1 and 0); for other scores use paired")
+    base, tuned = base.astype(bool), tuned.astype(bool)
+    broken, mended = int((base & ~tuned).sum()), int((~base & tuned).sum())
+    p = float(stats.binomtest(broken, broken + mended).pvalue) if broken + mended else 1.0
+    return McNemar(broken, mended, len(base), p)
+
+
+def _aligned(base: np.ndarray, tuned: np.ndarray, clusters: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    base, tuned = np.asarray(base, dtype=np.float64), np.asarray(tuned, dtype=np.float64)
+    if base.shape != tuned.shape or base.ndim != 1:
+        raise AlignmentError(f"base has shape {base.shape} and tuned {tuned.shape}; give one row each, of the same items in the same order")
+    for name, side in (("base", base), ("tuned", tuned)):
+        if np.isinf(side).any():
+            at = int(np.isinf(side).argmax())
+            raise InputError(f"{name} has an infinite score at item {at}, which has no mean; NaN leaves an item out")
+    if clusters is None:
+        return base, tuned, None
+    clusters = np.asarray(clusters)
+    if clusters.shape != base.shape:
+        raise AlignmentError(f"clusters has shape {clusters.shape} and the scores {base.shape}; name one cluster an item")
+    return base, tuned, clusters
+
+
+def _detectable(d: np.ndarray, clusters: np.ndarray | None) -> float | None:
+    se, df = standard_error(d, clusters)
+    return detectable_effect(sd=se * math.sqrt(df + 1), n=df + 1) if se else None
+
+
+def _verdict(low: float, high: float, equivalence_p: float | None, higher_is_better: bool) -> str:
+    if equivalence_p is not None and equivalence_p <= LEVEL:
+        return "equivalent"
+    if low <= 0 <= high:
+        return "no difference shown"
+    return "better" if (low > 0) == higher_is_better else "worse"
+
+
+def _not_evaluable(base: np.ndarray, tuned: np.ndarray, margin: float, higher_is_better: bool, left_out: int) -> Paired:
+    """Too few items for any statement: the means stand where there is an item, nothing else does."""
+    return Paired(
+        base=float(base.mean()) if len(base) else math.nan,
+        tuned=float(tuned.mean()) if len(base) else math.nan,
+        delta=float((tuned - base).mean()) if len(base) else math.nan,
+        low=None,
+        high=None,
+        p=None,
+        n=len(base),
+        sd=None,
+        margin=margin,
+        higher_is_better=higher_is_better,
+        equivalence_p=None,
+        detectable=None,
+        base_low=None,
+        base_high=None,
+        tuned_low=None,
+        tuned_high=None,
+        disjoint=None,
+        verdict="not evaluable",
+        left_out=left_out,
+    )
