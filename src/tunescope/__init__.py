@@ -27,6 +27,7 @@ _HOME = {
     "cross_nps": "geometry",
     "debiased_cka": "geometry.front",
     "diff": "comparison",
+    "external_results": "outcome.external",
     "isotropy": "geometry.front",
     "linear_r2": "geometry.front",
     "load": "comparison",
