@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from tunescope.outcome.external.results import READERS, ExternalResults, TaskScores, external_results
+from tunescope.outcome.external.results import ExternalResults, TaskScores, external_results
+from tunescope.outcome.external.sides import READERS
 
 __all__ = ["READERS", "ExternalResults", "TaskScores", "external_results"]

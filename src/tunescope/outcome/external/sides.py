@@ -22,7 +22,9 @@ Scores = str | Path | Mapping[str, float]
 Pair = tuple[Measured, Measured]
 
 
-def read_sides(base: Scores, tuned: Scores | None, metric: str | None, reader: str | None) -> tuple[str, tuple[list[Measured], list[Measured]]]:
+def read_sides(
+    base: Scores, tuned: Scores | None, metric: str | None, reader: str | None
+) -> tuple[str, tuple[list[Measured], list[Measured]]]:
     """Which reader was used, and what it read on each side."""
     if reader is not None and reader not in READERS:
         raise UnknownName("reader of results", reader, READERS)
