@@ -126,7 +126,7 @@ def _loaded(task: Task, split: str, subset: str) -> Any:
         if task.metadata.type == "Retrieval":
             task.convert_v1_dataset_format_to_v2(num_proc=None)
             return task.dataset[subset][split]
-        return task.dataset[subset] if subset in task.dataset else task.dataset
+        return task.dataset.get(subset, task.dataset)  # a task of one language has its splits at the top
     except (OSError, ValueError, RuntimeError, hub.HfHubHTTPError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TextsError(f"MTEB task '{name}': mteb cannot load it ({reason}); the first time, that needs a network") from error

@@ -22,6 +22,8 @@ from tunescope.outcome.external.measured import Measured, number
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # correct, partial, incorrect, no answer
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+# Scorers that come with Inspect and give 1 for right and 0 for wrong.
+SCORERS = frozenset(("answer", "choice", "exact", "includes", "match", "math", "model_graded_fact", "model_graded_qa", "pattern"))
 ZSTANDARD = 93  # how a current .eval is compressed; the standard library reads it from Python 3.14 on
 
 
@@ -131,7 +133,7 @@ def _tasks(file: Path, log: dict[str, Any], warnings: tuple[str, ...]) -> Iterat
             scores={item: math.fsum(runs) / len(runs) for item, runs in scored.items()},
             source=str(file),
             checks=checks,
-            higher_is_better=True if metric in graded else None,
+            higher_is_better=True if metric in graded or metric in SCORERS else None,
             unscored=len(ids) - len(scored),
             warnings=warnings if place == 0 else (),
         )

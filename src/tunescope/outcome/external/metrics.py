@@ -14,7 +14,6 @@ HIGHER = frozenset([
     "em", "exact", "exact_match", "f1", "f1_macro", "f1_micro", "f1_weighted", "grade", "hit_rate", "macro_f1", "main_score", "map",
     "mcc", "mrr", "ndcg", "pass", "pearson", "precision", "r2", "recall", "roc_auc", "rouge", "rouge1", "rouge2", "rougel", "rougelsum",
     "spearman", "success", "v_measure", "win_rate",
-    "answer", "choice", "includes", "match", "math", "model_graded_fact", "model_graded_qa", "pattern",  # scorers of Inspect
 ])
 LOWER = frozenset([
     "bits_per_byte", "brier", "brier_score", "byte_perplexity", "cer", "cross_entropy", "error", "error_rate", "log_byte_perplexity",
