@@ -404,6 +404,44 @@ def test_another_version_of_mteb_is_said(tmp_path):
     assert ts.external_results(base, tuned).warnings == ("T: measured with mteb 2.26.24 on the base side and mteb 2.0.0 on the tuned side",)
 
 
+QRELS = {"q1": {"d1": 1, "d2": 2}, "q2": {"d3": 1}, "q3": {"d1": 0}, "q4": {"d9": 1}}
+
+
+def predictions(path: Path, first: list[str], second: list[str]) -> Path:
+    """What AbsTask._save_task_predictions writes for a retrieval task."""
+    ranked = {"q1": first, "q2": second, "q3": first}
+    rows = {query: {doc: 1 - place / 10 for place, doc in enumerate(docs)} for query, docs in ranked.items()}
+    return as_json(path / "Tiny_predictions.json", {"mteb_model_meta": {"model_name": "m", "revision": "r"}, "default": {"test": rows}})
+
+
+def test_saved_rankings_are_scored_query_by_query(tmp_path):
+    base = predictions(tmp_path / "b", ["d1", "d2", "d3"], ["d1", "d3"])
+    tuned = predictions(tmp_path / "t", ["d2", "d1", "d3"], ["d1", "d2"])
+    qrels = tmp_path / "test.tsv"
+    lines = [f"{query}\t{doc}\t{grade}\n" for query, row in QRELS.items() for doc, grade in row.items()]
+    qrels.write_text("query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8")
+    result = ts.external_results(base, tuned, qrels=qrels)
+    assert [(row.name, row.metric, row.items, row.n) for row in result.outcomes] == [("Tiny", "ndcg@10", "queries", 2)]
+    best = 2 + 1 / math.log2(3)
+    np.testing.assert_allclose(result.tasks[0].base, [(1 + 2 / math.log2(3)) / best, 1 / math.log2(3)], rtol=1e-12)
+    np.testing.assert_allclose(result.tasks[0].tuned, [1, 0], rtol=1e-12)
+    assert any(text.startswith("Tiny: 1 without a score") for text in result.warnings)
+    assert ts.external_results(base, tuned, qrels=QRELS).outcomes == result.outcomes
+
+
+def test_rankings_without_fitting_judgements_are_refused(tmp_path):
+    base = predictions(tmp_path / "b", ["d1"], ["d3"])
+    with pytest.raises(InputError, match="holds rankings and no scores; give the judgements of the task: qrels="):
+        ts.external_results(base, base)
+    with pytest.raises(AlignmentError, match="none of its queries is in the qrels"):
+        ts.external_results(base, base, qrels={"other": {"d1": 1}})
+    with pytest.raises(InputError, match="no such file of judgements"):
+        ts.external_results(base, base, qrels=tmp_path / "none.tsv")
+    labels = as_json(tmp_path / "C_predictions.json", {"mteb_model_meta": {}, "default": {"test": [[0, 1], [1, 1]]}})
+    with pytest.raises(FormatError, match="only those of retrieval tasks can be scored here"):
+        ts.external_results(labels, labels, qrels=QRELS)
+
+
 # Tables and mappings
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from tunescope.errors import UnknownName
 from tunescope.outcome.external.measured import Measured
 from tunescope.outcome.external.metrics import Direction, direction, undirected
+from tunescope.outcome.external.mteb_predictions import Qrels
 from tunescope.outcome.external.pairing import Matched, match
 from tunescope.outcome.external.sides import Pair, Scores, read_sides, shared_tasks
 from tunescope.outcome.outcome import Outcome
@@ -79,6 +80,7 @@ def external_results(
     margin: float = 0.0,
     reader: str | None = None,
     name: str | None = None,
+    qrels: Qrels | str | Path | None = None,
     seed: int = 0,
 ) -> ExternalResults:
     """Read per-item results of both models that another program measured, and test the paired differences.
@@ -93,6 +95,8 @@ def external_results(
         higher_is_better: for a metric whose name does not say; or a mapping of metrics.
         margin: the difference that would not matter, in units of the metric. Without one nothing is called equivalent.
         reader: "lm-eval", "inspect", "mteb" or "table", where the file does not show it.
+        qrels: the judgements of a retrieval task (query id → document id → grade, or a .tsv of BEIR) for two <task>_predictions.json that
+            MTEB saved, which hold rankings.
         name: what to call the task of a table or mapping; the file's name without it.
 
     Raises:
@@ -100,7 +104,7 @@ def external_results(
         FormatError: a layout that no reader knows. UnknownName: no such reader or metric.
         InputError: an id twice, a score that is not a finite number, a metric without a direction.
     """
-    kind, sides = read_sides(base, tuned, metric, reader)
+    kind, sides = read_sides(base, tuned, metric, reader, qrels)
     given = f"{_shown(base)}, {_shown(tuned)}" if tuned is not None else _shown(base)
     tasks, warnings = shared_tasks(*sides)
     compared: list[TaskScores] = []

@@ -10,6 +10,7 @@ from tunescope.outcome.external.inspect_logs import is_log, log_files, read_insp
 from tunescope.outcome.external.item_tables import KINDS, from_mapping, read_pair, read_side
 from tunescope.outcome.external.lm_eval import read_lm_eval, sample_files
 from tunescope.outcome.external.measured import Measured
+from tunescope.outcome.external.mteb_predictions import Qrels, is_predictions, read_predictions, read_qrels
 from tunescope.outcome.external.mteb_results import is_result, read_mteb, result_files
 
 READERS: dict[str, Callable[[Path], list[Measured]]] = {
@@ -18,12 +19,13 @@ READERS: dict[str, Callable[[Path], list[Measured]]] = {
     "mteb": read_mteb,
     "table": read_side,
 }
+PREDICTIONS = "mteb-predictions"
 Scores = str | Path | Mapping[str, float]
 Pair = tuple[Measured, Measured]
 
 
 def read_sides(
-    base: Scores, tuned: Scores | None, metric: str | None, reader: str | None
+    base: Scores, tuned: Scores | None, metric: str | None, reader: str | None, qrels: Qrels | str | Path | None
 ) -> tuple[str, tuple[list[Measured], list[Measured]]]:
     """Which reader was used, and what it read on each side."""
     if reader is not None and reader not in READERS:
@@ -41,6 +43,11 @@ def read_sides(
         return "table", read_pair(Path(base), metric=metric)
     if kinds[0] == "table":
         return "table", (read_side(Path(base), metric=metric), read_side(Path(tuned), metric=metric))
+    if kinds[0] == PREDICTIONS:
+        if qrels is None:
+            raise InputError(f"{base} holds rankings and no scores; give the judgements of the task: qrels=, a mapping or a .tsv")
+        judged = qrels if isinstance(qrels, Mapping) else read_qrels(Path(qrels))
+        return kinds[0], (read_predictions(Path(base), judged), read_predictions(Path(tuned), judged))
     return kinds[0], (READERS[kinds[0]](Path(base)), READERS[kinds[0]](Path(tuned)))
 
 
@@ -59,6 +66,8 @@ def _kind(path: Path) -> str:
         return "lm-eval" if path.name.startswith("samples_") or _has_doc_ids(path) else "table"
     if path.suffix == ".eval" or (path.suffix == ".json" and is_log(path)):
         return "inspect"
+    if path.suffix == ".json" and is_predictions(path):
+        return PREDICTIONS
     if path.suffix == ".json" and is_result(path):
         return "mteb"
     if path.suffix == ".json":
