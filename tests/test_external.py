@@ -140,6 +140,16 @@ def test_the_results_file_says_the_direction(tmp_path):
     assert (row.higher_is_better, row.verdict) == (False, "worse")
 
 
+def test_a_margin_makes_equivalence_possible():
+    """1,000 equal items of which 10 change each way: the mean stays within .05 of 0 by any test."""
+    scores = np.tile([0.0, 1.0], 500)
+    later = scores.copy()
+    later[:20] = 1 - later[:20]
+    base, tuned = ({str(row): float(value) for row, value in enumerate(side)} for side in (scores, later))
+    assert ts.external_results(base, tuned, metric="acc", margin=0.05).outcomes[0].verdict == "equivalent"
+    assert ts.external_results(base, tuned, metric="acc").outcomes[0].verdict == "no difference shown"
+
+
 def test_the_newest_of_two_runs_is_read_and_said(tmp_path):
     samples(tmp_path / "b", "t", accuracies(BASE))
     samples(tmp_path / "b", "t", accuracies(TUNED), time="2026-02-02T03-04-05.678901")
@@ -371,7 +381,8 @@ def test_one_score_a_side_is_no_test(tmp_path):
     base = as_json(tmp_path / "b.json", mteb_result("SciFact", [("default", 0.64, [])]))
     tuned = as_json(tmp_path / "t.json", mteb_result("SciFact", [("default", 0.70, [])]))
     (row,) = ts.external_results(base, tuned).outcomes
-    assert (row.n, row.delta) == (1, pytest.approx(0.06))
+    assert (row.n, row.base, row.tuned, row.verdict) == (1, 0.64, 0.70, "not evaluable")
+    assert row.reason == "a test needs at least two splits and subsets, got 1"
 
 
 @pytest.mark.parametrize(

@@ -79,12 +79,13 @@ def beir(tmp_path):
 def test_a_retrieval_task_is_what_its_files_say(mteb, beir):
     task = mteb_task(retrieval(mteb, beir, prompt={"query": "Find the animal: "}))
     assert isinstance(task, RetrievalTask)
-    assert task.doc_ids == ("d1", "d2", "7")
-    assert task.doc_texts == ("Cats They purr.", "Dogs bark.", "Birds They sing.")
-    assert (task.query_ids, task.query_texts) == (("q1", "q2"), ("what purrs?", "what barks?"))
-    assert task.qrels == {"q1": {"d1": 2, "7": 0}, "q2": {"d2": 1}}
-    assert task.prompts == {"query": "Find the animal: "}
-    assert (task.name, task.split, task.self_excluded, task.source) == ("LocalRetrieval", "test", False, "MTEB LocalRetrieval, test")
+    collection = task.collection
+    assert collection.doc_ids == ("d1", "d2", "7")
+    assert collection.doc_texts == ("Cats They purr.", "Dogs bark.", "Birds They sing.")
+    assert (collection.query_ids, collection.query_texts) == (("q1", "q2"), ("what purrs?", "what barks?"))
+    assert collection.qrels == {"q1": {"d1": 2, "7": 0}, "q2": {"d2": 1}}
+    assert (collection.name, collection.split, collection.source) == ("LocalRetrieval", "test", "MTEB LocalRetrieval, test")
+    assert (task.prompts, task.self_excluded) == ({"query": "Find the animal: "}, False)
 
 
 def test_document_texts_are_those_mteb_gives_to_a_model(mteb, beir):
@@ -92,7 +93,7 @@ def test_document_texts_are_those_mteb_gives_to_a_model(mteb, beir):
     ours = mteb_task(task)
     loader = importlib.import_module("mteb._create_dataloaders")
     kind = importlib.import_module("mteb.types").PromptType.document
-    assert list(ours.doc_texts) == loader._retrieval_texts(task.dataset["default"]["test"]["corpus"], kind)
+    assert list(ours.collection.doc_texts) == loader._retrieval_texts(task.dataset["default"]["test"]["corpus"], kind)
 
 
 def test_a_list_to_rank_again_is_refused(mteb, tmp_path):
@@ -107,10 +108,11 @@ def test_a_classification_task_is_what_its_files_say(mteb, tmp_path):
     names += "        names:\n          '0': even\n          '1': odd\n"
     task = mteb_task(classification(mteb, folder(tmp_path, {"default": {"train": TRAIN, "test": TEST}}, names)))
     assert isinstance(task, ClassificationTask)
-    assert task.train_texts == tuple(row["text"] for row in TRAIN)
-    assert task.test_texts == tuple(row["text"] for row in TEST)
-    assert task.train_labels == ("even", "odd") * 3
-    assert task.test_labels == ("even", "odd") * 2
+    assert task.train.texts == tuple(row["text"] for row in TRAIN)
+    assert task.test.texts == tuple(row["text"] for row in TEST)
+    assert task.train.columns[task.column] == ("even", "odd") * 3
+    assert task.test.columns[task.column] == ("even", "odd") * 2
+    assert (task.train.source, task.test.source) == ("MTEB LocalClassification, train", "MTEB LocalClassification, test")
     assert (task.samples_per_class, task.experiments) == (8, 10)  # MTEB's defaults
 
 
@@ -122,9 +124,9 @@ def test_a_subset_of_several_has_to_be_named(mteb, tmp_path):
     with pytest.raises(InputError, match="has no subset 'fr': en, de"):
         mteb_task(make(), subset="fr")
     german = mteb_task(make(), subset="de")
-    assert german.train_texts[0] == "train 5"
-    assert german.train_labels[0] == "1"
-    assert german.source == "MTEB LocalClassification, test, de"
+    assert german.train.texts[0] == "train 5"
+    assert german.train.columns["label"][0] == "1"
+    assert (german.name, german.test.source) == ("LocalClassification, de", "MTEB LocalClassification, test, de")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tasks of MTEB by name, where the package mteb and a network are there: the data of a retrieval or classification task as plain values.
+"""Tasks of MTEB by name, where the package mteb and a network are there: a collection to search, or labelled texts.
 
 Reference: https://github.com/embeddings-benchmark/mteb
 """
@@ -12,51 +12,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunescope.errors import InputError, TextsError
+from tunescope.texts.collections import Collection
+from tunescope.texts.corpus import Corpus
 
 Task = Any  # an AbsTask of mteb, which may not be installed
 KINDS = ("Retrieval", "Classification")
+LABEL = "label"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class RetrievalTask:
-    """A corpus, queries and judgements (query id → document id → grade), each document as its title and text joined by a space.
+    """A collection to search, as `ts.retrieval` takes one.
 
-    prompts: what the task says to put before a query and a passage, if anything. self_excluded: whether MTEB takes a document with the
-    query's own id out of the ranking.
+    prompts: what the task says to put before a "query" and a "passage", if anything; used by MTEB for models that follow instructions.
+    self_excluded: whether MTEB takes the document with a query's own id out of its ranking; a search that does not gives other figures.
+    """
+
+    collection: Collection
+    prompts: dict[str, str]
+    self_excluded: bool
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Texts to train and to test a probe on, their classes in the column `column`.
+
+    samples_per_class, experiments: MTEB's own protocol draws so many training rows a class, so many times.
     """
 
     name: str
     split: str
-    doc_ids: tuple[str, ...]
-    doc_texts: tuple[str, ...]
-    query_ids: tuple[str, ...]
-    query_texts: tuple[str, ...]
-    qrels: dict[str, dict[str, int]]
-    prompts: dict[str, str]
-    self_excluded: bool
-    source: str
-
-    def __repr__(self) -> str:
-        return f"<RetrievalTask {self.source}: {len(self.doc_ids):,} documents, {len(self.query_ids):,} queries>"
-
-
-@dataclass(frozen=True, repr=False)
-class ClassificationTask:
-    """Labelled texts for training and for testing, and MTEB's protocol: `samples_per_class` drawn rows a class, `experiments` times."""
-
-    name: str
-    split: str
-    train_texts: tuple[str, ...]
-    train_labels: tuple[str, ...]
-    test_texts: tuple[str, ...]
-    test_labels: tuple[str, ...]
+    train: Corpus
+    test: Corpus
+    column: str
     samples_per_class: int
     experiments: int
     prompts: dict[str, str]
-    source: str
-
-    def __repr__(self) -> str:
-        return f"<ClassificationTask {self.source}: {len(self.train_texts):,} texts for training, {len(self.test_texts):,} for testing>"
 
 
 def mteb_task(task: str | Task, *, split: str | None = None, subset: str | None = None) -> RetrievalTask | ClassificationTask:
@@ -137,42 +128,51 @@ def _retrieval(task: Task, split: str, subset: str, data: Mapping[str, Any]) -> 
     if data.get("top_ranked"):
         raise InputError(f"the MTEB task '{name}' ranks a given list a query; a search of the whole corpus would give another figure")
     documents, queries = data["corpus"], data["queries"]
-    titles = _column(documents, "title")
-    instructions = _column(queries, "instruction")
-    return RetrievalTask(
-        name=name,
+    titled = zip(_column(documents, "title"), _texts(documents, "text", name), strict=True)
+    instructed = zip(_texts(queries, "text", name), _column(queries, "instruction"), strict=True)
+    collection = Collection.of(
+        _by_id(documents["id"], [f"{title or ''} {text}".strip() for title, text in titled], name),
+        _by_id(queries["id"], [text if said is None else f"{text} {said}" for text, said in instructed], name),
+        {str(query): {str(document): int(grade) for document, grade in row.items()} for query, row in data["relevant_docs"].items()},
+        name=name if subset == "default" else f"{name}, {subset}",
         split=split,
-        doc_ids=tuple(map(str, documents["id"])),
-        doc_texts=tuple(f"{title or ''} {text}".strip() for title, text in zip(titles, _texts(documents, "text", name), strict=True)),
-        query_ids=tuple(map(str, queries["id"])),
-        query_texts=tuple(
-            f"{text} {said}" if said is not None else text for text, said in zip(_texts(queries, "text", name), instructions, strict=True)
-        ),
-        qrels={str(query): {str(document): int(grade) for document, grade in row.items()} for query, row in data["relevant_docs"].items()},
-        prompts=_prompts(task),
-        self_excluded=bool(task.ignore_identical_ids),
         source=_source(name, split, subset),
     )
+    return RetrievalTask(collection, _prompts(task), bool(task.ignore_identical_ids))
 
 
 def _classification(task: Task, split: str, subset: str, data: Mapping[str, Any]) -> ClassificationTask:
-    name, column = task.metadata.name, task.input_column_name
     missing = [part for part in (task.train_split, split) if part not in data]
     if missing:
-        raise TextsError(f"MTEB task '{name}': no split {' and '.join(map(repr, missing))} in its data; it has {', '.join(data)}")
-    train, test = data[task.train_split], data[split]
+        listed = f"it has {', '.join(data)}"
+        raise TextsError(f"MTEB task '{task.metadata.name}': no split {' and '.join(map(repr, missing))} in its data; {listed}")
+    train, test = (_corpus(task, data[part], _source(task.metadata.name, part, subset)) for part in (task.train_split, split))
     return ClassificationTask(
-        name=name,
+        name=task.metadata.name if subset == "default" else f"{task.metadata.name}, {subset}",
         split=split,
-        train_texts=_texts(train, column, name),
-        train_labels=_labels(train, task.label_column_name),
-        test_texts=_texts(test, column, name),
-        test_labels=_labels(test, task.label_column_name),
+        train=train,
+        test=test,
+        column=LABEL,
         samples_per_class=task.samples_per_label,
         experiments=task.n_experiments,
         prompts=_prompts(task),
-        source=_source(name, split, subset),
     )
+
+
+def _corpus(task: Task, rows: Any, source: str) -> Corpus:
+    texts = _texts(rows, task.input_column_name, task.metadata.name)
+    ids = (f"row {number}" for number in range(1, len(texts) + 1))
+    return Corpus.of(texts, ids, source, columns={LABEL: _labels(rows, task.label_column_name)})
+
+
+def _by_id(ids: Iterable[Any], texts: list[str], name: str) -> dict[str, str]:
+    """Texts by id. Raises TextsError for an id twice."""
+    found: dict[str, str] = {}
+    for id, text in zip(map(str, ids), texts, strict=True):
+        if id in found:
+            raise TextsError(f"MTEB task '{name}': the id '{id}' is there twice; ids must be unique")
+        found[id] = text
+    return found
 
 
 def _texts(rows: Any, column: str, name: str) -> tuple[str, ...]:
