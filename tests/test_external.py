@@ -196,10 +196,22 @@ def test_a_broken_samples_file_is_refused_with_its_line(tmp_path, change, kind, 
     assert str(bad) in str(error.value)
 
 
+def test_a_metric_that_was_not_asked_for_may_be_broken(tmp_path):
+    lines = accuracies(TUNED)
+    lines[1]["acc_norm"] = math.nan
+    base, tuned = samples(tmp_path / "b", "t", accuracies(BASE)), samples(tmp_path / "t", "t", lines)
+    assert [row.metric for row in ts.external_results(base, tuned, metric="acc").outcomes] == ["acc"]
+    with pytest.raises(InputError, match="line 2: acc_norm is nan"):
+        ts.external_results(base, tuned)
+
+
 def test_a_line_that_was_cut_is_named(tmp_path):
     path = samples(tmp_path, "t", accuracies(BASE))
     path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
     with pytest.raises(FormatError, match=r"line 8: not JSON \(.*\); was the evaluation cut short\?"):
+        ts.external_results(path, path)
+    path.write_bytes(path.read_bytes().replace(b"question 3", b"questi\xf6n 3"))
+    with pytest.raises(FormatError, match=r"line 4: not JSON \(not UTF-8\)"):
         ts.external_results(path, path)
 
 
@@ -327,6 +339,14 @@ def test_broken_logs_of_inspect_are_refused(tmp_path):
         ts.external_results(good, as_json(tmp_path / "t.json", twice))
     with pytest.raises(InputError, match="sample 'a': match is 'maybe', not a number"):
         ts.external_results(good, as_json(tmp_path / "m.json", inspect_log({"a": "maybe"}, model="base")))
+    nameless = inspect_log(GRADES, model="base")
+    del nameless["samples"][1]["id"]
+    with pytest.raises(FormatError, match="a sample of it has no 'id' or no 'epoch'"):
+        ts.external_results(good, as_json(tmp_path / "i.json", nameless))
+    half = as_json(tmp_path / "h.json", inspect_log(GRADES, model="base"))
+    half.write_text(half.read_text(encoding="utf-8")[:-9], encoding="utf-8")
+    with pytest.raises(FormatError, match=r"h\.json: not JSON \(.*, line \d+\); was the evaluation cut short\?"):
+        ts.external_results(good, half)
     with pytest.raises(FormatError, match="no samples in this log; it was written with --no-log-samples"):
         ts.external_results(good, as_json(tmp_path / "n.json", inspect_log({}, model="base")))
     cut = as_eval(tmp_path / "c.eval", inspect_log(GRADES, model="base"))
@@ -392,6 +412,7 @@ def test_one_score_a_side_is_no_test(tmp_path):
         ({"scores": {}}, FormatError, "no scores in it"),
         ({"scores": None}, FormatError, "no 'task_name' with 'scores'"),
         ({"mteb_dataset_name": "T"}, FormatError, r"written by mteb before 1\.11"),
+        ({"scores": {"test": {"accuracy": 0.7}}}, FormatError, "a score of it has no 'hf_subset' or no 'main_score'"),
         ({"task_name": "U"}, AlignmentError, "no task and metric is on both sides: base has T accuracy; tuned has U accuracy"),
     ],
 )

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow
 
 from tunescope.errors import FormatError, InputError
-from tunescope.outcome.external.measured import Measured, number
+from tunescope.outcome.external.measured import Measured, number, read_json
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # correct, partial, incorrect, no answer
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
@@ -27,8 +27,9 @@ SCORERS = frozenset(("answer", "choice", "exact", "includes", "match", "math", "
 ZSTANDARD = 93  # how a current .eval is compressed; the standard library reads it from Python 3.14 on
 
 
-def read_inspect(path: Path) -> list[Measured]:
-    """Every task × scorer of a log, or of the newest log of each task under a folder.
+def read_inspect(path: Path, metric: str | None = None) -> list[Measured]:
+    """Every task × scorer of a log, or of the newest log of each task under a folder. `metric`: read no other, where there
+    is such a one.
 
     Grades count as Inspect counts them (C 1, P ½, I and N 0). An item run for several epochs scores their mean. A sample without a
     score (it failed, or its scorer gave NaN, Inspect's "unscored") is counted and left out, as Inspect's own metrics leave it out.
@@ -47,7 +48,7 @@ def read_inspect(path: Path) -> list[Measured]:
     for task, runs in tasks.items():
         *older, (file, log) = sorted(runs, key=lambda run: str(run[1]["eval"].get("created")))
         passed = f"{task}: {file.name} is read, the newest of {len(runs)} logs; name a file to read another"
-        found += _tasks(file, log, (passed,) if older else ())
+        found += _tasks(file, log, (passed,) if older else (), metric)
     return found
 
 
@@ -67,14 +68,13 @@ def _log(file: Path) -> dict[str, Any]:
     """The log with `eval` (task, model, config) and `samples`, whichever way it is stored."""
     if file.suffix == ".eval":
         return _zipped(file)
-    try:
-        log = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{file}: not JSON ({error.msg}, line {error.lineno:,}); was the evaluation cut short?") from error
-    if not isinstance(log, dict) or not isinstance(log.get("eval"), dict) or "task" not in log["eval"]:
+    log = read_json(file)
+    if not isinstance(log.get("eval"), dict) or "task" not in log["eval"]:
         raise FormatError(f"{file}: no log of Inspect: it has no 'eval' with a 'task'")
     if not log.get("samples"):
         raise FormatError(f"{file}: no samples in this log; it was written with --no-log-samples, or the evaluation had not begun")
+    if not all(isinstance(sample, dict) and {"id", "epoch"} <= sample.keys() for sample in log["samples"]):
+        raise FormatError(f"{file}: a sample of it has no 'id' or no 'epoch', which every log of Inspect has; was the file edited?")
     return log
 
 
@@ -112,14 +112,14 @@ def _member(file: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     return data
 
 
-def _tasks(file: Path, log: dict[str, Any], warnings: tuple[str, ...]) -> Iterator[Measured]:
+def _tasks(file: Path, log: dict[str, Any], warnings: tuple[str, ...], asked: str | None) -> Iterator[Measured]:
     task, samples = log["eval"]["task"], log["samples"]
     if log.get("status") != "success":
         warnings += (f"{task}: {file.name} has the status '{log.get('status')}': not all samples may be in it",)
     epochs = len({sample["epoch"] for sample in samples})
     if epochs > 1:
         warnings += (f"{task}: an item's score is the mean of its {epochs} epochs",)
-    values, graded, left_out = _values(file, samples)
+    values, graded, left_out = _values(file, samples, asked)
     warnings += tuple(f"{task}: '{metric}' is left out: its scores are lists" for metric in left_out)
     if not values:
         raise FormatError(f"{file}: no sample of it has a score; was the evaluation run with --no-score?")
@@ -139,18 +139,23 @@ def _tasks(file: Path, log: dict[str, Any], warnings: tuple[str, ...]) -> Iterat
         )
 
 
-def _values(file: Path, samples: list[dict[str, Any]]) -> tuple[dict[str, dict[str, list[float]]], set[str], list[str]]:
+def _values(
+    file: Path, samples: list[dict[str, Any]], asked: str | None
+) -> tuple[dict[str, dict[str, list[float]]], set[str], list[str]]:
     """Scores by metric and item, one an epoch; the metrics that are grades or yes and no; those that are lists."""
     seen: set[tuple[str, int]] = set()
     values: dict[str, dict[str, list[float]]] = {}
     graded: set[str] = set()
     lists: dict[str, None] = {}
+    only = any(asked == metric for sample in samples for metric, _ in _flat(sample.get("scores") or {}))
     for sample in samples:
         item, epoch = str(sample["id"]), sample["epoch"]
         if (item, epoch) in seen:
             raise InputError(f"{file}: sample '{item}' is there twice for epoch {epoch}; every id may have one score an epoch")
         seen.add((item, epoch))
         for metric, value in _flat(sample.get("scores") or {}):
+            if only and metric != asked:
+                continue
             if isinstance(value, list):
                 lists[metric] = None
             elif value is not None and not (isinstance(value, float) and math.isnan(value)):

@@ -41,11 +41,6 @@ def read_pair(path: Path, *, metric: str | None = None) -> tuple[list[Measured],
     return base, tuned
 
 
-def is_pair(path: Path) -> bool:
-    """Whether a table has both sides in it."""
-    return {"base", "tuned"} <= set(_table(path).columns)
-
-
 def from_mapping(scores: Mapping[str, Any], side: str, *, metric: str | None = None) -> list[Measured]:
     """One side's scores given as {id: score}."""
     name = metric or SCORE

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunescope.errors import FormatError, InputError
-from tunescope.outcome.external.measured import Measured, number, once
+from tunescope.outcome.external.measured import Measured, number, once, read_json
 
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)")
 # What a line holds beside its metrics.
@@ -24,8 +24,9 @@ SUMS = {"word_perplexity": ("log_word_perplexity", 1.0), "byte_perplexity": ("lo
 SUMS["bits_per_byte"] = ("bits_per_byte", math.log(2))
 
 
-def read_lm_eval(path: Path) -> list[Measured]:
+def read_lm_eval(path: Path, metric: str | None = None) -> list[Measured]:
     """Every task × filter × metric of a samples file, or of the newest samples file of each task under a folder.
+    `metric`: read no other, where there is such a one.
 
     `perplexity` is logged as a log-likelihood, and `word_perplexity`, `byte_perplexity` and `bits_per_byte` as a log-likelihood and a
     count: the per-item score is then −log-likelihood (in bits for `bits_per_byte`), so that its (weighted) mean is the logarithm of the
@@ -34,7 +35,7 @@ def read_lm_eval(path: Path) -> list[Measured]:
 
     Raises FormatError (no such log), InputError (two models in a folder, an item twice, a score that is no finite number).
     """
-    return [measured for file, warnings in _newest(path) for measured in _read(file, warnings)]
+    return [measured for file, warnings in _newest(path) for measured in _read(file, warnings, metric)]
 
 
 def sample_files(folder: Path) -> list[Path]:
@@ -66,7 +67,7 @@ def _task(file: Path) -> str:
     return named["task"] if named else file.stem.removeprefix("samples_")
 
 
-def _read(file: Path, warnings: tuple[str, ...]) -> Iterator[Measured]:
+def _read(file: Path, warnings: tuple[str, ...], asked: str | None) -> Iterator[Measured]:
     lines = list(_lines(file))
     if not lines:
         raise FormatError(f"{file}: no items in it; was the evaluation cut short?")
@@ -84,8 +85,9 @@ def _read(file: Path, warnings: tuple[str, ...]) -> Iterator[Measured]:
             found.append((name, metric, rows))
     if not found:
         raise FormatError(f"{file}: no metric with a score per item in it; was it written by lm_eval with --log_samples?")
-    for number_of, (name, metric, rows) in enumerate(found):
-        yield _measured(file, name, metric, rows, said, warnings if number_of == 0 else ())
+    chosen = [part for part in found if asked is not None and asked.split(",")[0].removeprefix("log_") == part[1]]
+    for count, (name, metric, rows) in enumerate(chosen or found):
+        yield _measured(file, name, metric, rows, said, warnings if count == 0 else ())
 
 
 def _measured(
@@ -135,14 +137,15 @@ def _hashes(rows: Iterable[tuple[str, dict[str, Any]]], key: str) -> dict[str, s
 
 def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each line's name and what it holds."""
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for count, text in enumerate(lines, 1):
             if not text.strip():
                 continue
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise FormatError(f"{file}, line {count:,}: not JSON ({error.msg}); was the evaluation cut short?") from error
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                reason = getattr(error, "msg", None) or "not UTF-8"
+                raise FormatError(f"{file}, line {count:,}: not JSON ({reason}); was the evaluation cut short?") from error
             if not isinstance(line, dict) or "doc_id" not in line:
                 raise FormatError(f"{file}, line {count:,}: no doc_id; lm_eval writes one in every line of its samples files")
             yield f"line {count:,}", line
@@ -154,8 +157,5 @@ def _directions(file: Path) -> Mapping[str, bool]:
     results = file.with_name(f"results_{named['time']}.json") if named else None
     if results is None or not results.exists():
         return {}
-    try:
-        said = json.loads(results.read_text(encoding="utf-8")).get("higher_is_better", {}).get(_task(file), {})
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise FormatError(f"{results}: not the results of lm_eval; remove it, or run the evaluation again") from error
+    said = read_json(results).get("higher_is_better", {}).get(_task(file), {})
     return {metric: better for metric, better in said.items() if isinstance(better, bool)}

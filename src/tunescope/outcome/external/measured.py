@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tunescope.errors import InputError
+from tunescope.errors import FormatError, InputError
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,16 @@ def once(places: dict[str, str], item: str, place: str, source: str) -> None:
     if item in places:
         raise InputError(f"{source}: item '{item}' is there twice ({places[item]} and {place}); every id may have one score")
     places[item] = place
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object a .json holds. Raises FormatError for a file that holds none."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{file}: not UTF-8 at byte {error.start:,}; is it a text file?") from None
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{file}: not JSON ({error.msg}, line {error.lineno:,}); was the evaluation cut short?") from None
+    if not isinstance(held, dict):
+        raise FormatError(f"{file}: a {type(held).__name__}, not an object as a log or a result is")
+    return held

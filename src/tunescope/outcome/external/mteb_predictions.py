@@ -5,15 +5,13 @@ Reference: https://github.com/embeddings-benchmark/mteb, mteb/abstasks/abstask.p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytrec_eval
 
 from tunescope.errors import AlignmentError, FormatError, InputError
-from tunescope.outcome.external.measured import Measured
+from tunescope.outcome.external.measured import Measured, read_json
 from tunescope.texts.tables import read_tsv
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -69,11 +67,8 @@ def is_predictions(file: Path) -> bool:
 
 def _rankings(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Query id → document id → score, by subset/split."""
-    try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{path}: not JSON ({error.msg}, line {error.lineno:,})") from error
-    splits = {f"{subset}/{split}": rows for subset, part in saved.items() if subset != META for split, rows in part.items()}
+    saved = {subset: part for subset, part in read_json(path).items() if subset != META and isinstance(part, dict)}
+    splits = {f"{subset}/{split}": rows for subset, part in saved.items() for split, rows in part.items()}
     rankings = {name: rows for name, rows in splits.items() if isinstance(rows, dict) and rows}
     if not rankings or not all(isinstance(documents, dict) for rows in rankings.values() for documents in rows.values()):
         raise FormatError(f"{path}: no rankings in it; of MTEB's predictions, only those of retrieval tasks can be scored here")

@@ -5,13 +5,12 @@ Reference: https://github.com/embeddings-benchmark/mteb, mteb/results/task_resul
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tunescope.errors import FormatError, InputError
-from tunescope.outcome.external.measured import Measured, number
+from tunescope.outcome.external.measured import Measured, number, read_json
 
 EXPERIMENTS = "scores_per_experiment"
 # Tried in this order where several metrics have the main score's value.
@@ -52,15 +51,15 @@ def is_result(file: Path) -> bool:
 
 
 def _result(file: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{file}: not JSON ({error.msg}, line {error.lineno:,})") from error
-    if isinstance(result, dict) and "mteb_dataset_name" in result:
+    result = read_json(file)
+    if "mteb_dataset_name" in result:
         again = "mteb.TaskResult.from_disk(path).to_disk(path)"
         raise FormatError(f"{file}: written by mteb before 1.11, which this reader does not know; rewrite it with {again}")
-    if not isinstance(result, dict) or "task_name" not in result or not isinstance(result.get("scores"), dict):
+    if "task_name" not in result or not isinstance(result.get("scores"), dict):
         raise FormatError(f"{file}: no result of MTEB: it has no 'task_name' with 'scores'")
+    entries = [entry for split in result["scores"].values() for entry in (split if isinstance(split, list) else [split])]
+    if not all(isinstance(entry, dict) and {"hf_subset", "main_score"} <= entry.keys() for entry in entries):
+        raise FormatError(f"{file}: a score of it has no 'hf_subset' or no 'main_score', which MTEB writes; was the file edited?")
     return result
 
 

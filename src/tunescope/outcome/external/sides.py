@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from tunescope.errors import AlignmentError, FormatError, InputError, UnknownName
@@ -13,12 +13,7 @@ from tunescope.outcome.external.measured import Measured
 from tunescope.outcome.external.mteb_predictions import Qrels, is_predictions, read_predictions, read_qrels
 from tunescope.outcome.external.mteb_results import is_result, read_mteb, result_files
 
-READERS: dict[str, Callable[[Path], list[Measured]]] = {
-    "lm-eval": read_lm_eval,
-    "inspect": read_inspect,
-    "mteb": read_mteb,
-    "table": read_side,
-}
+READERS = ("lm-eval", "inspect", "mteb", "table")
 PREDICTIONS = "mteb-predictions"
 Scores = str | Path | Mapping[str, float]
 Pair = tuple[Measured, Measured]
@@ -28,6 +23,15 @@ def read_sides(
     base: Scores, tuned: Scores | None, metric: str | None, reader: str | None, qrels: Qrels | str | Path | None
 ) -> tuple[str, tuple[list[Measured], list[Measured]]]:
     """Which reader was used, and what it read on each side."""
+    try:
+        return _read_sides(base, tuned, metric, reader, qrels)
+    except OSError as error:
+        raise InputError(f"{error.filename or base}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_sides(
+    base: Scores, tuned: Scores | None, metric: str | None, reader: str | None, qrels: Qrels | str | Path | None
+) -> tuple[str, tuple[list[Measured], list[Measured]]]:
     if reader is not None and reader not in READERS:
         raise UnknownName("reader of results", reader, READERS)
     if isinstance(base, Mapping) or isinstance(tuned, Mapping):
@@ -48,7 +52,10 @@ def read_sides(
             raise InputError(f"{base} holds rankings and no scores; give the judgements of the task: qrels=, a mapping or a .tsv")
         judged = qrels if isinstance(qrels, Mapping) else read_qrels(Path(qrels))
         return kinds[0], (read_predictions(Path(base), judged), read_predictions(Path(tuned), judged))
-    return kinds[0], (READERS[kinds[0]](Path(base)), READERS[kinds[0]](Path(tuned)))
+    if kinds[0] == "mteb":
+        return "mteb", (read_mteb(Path(base)), read_mteb(Path(tuned)))
+    read = read_lm_eval if kinds[0] == "lm-eval" else read_inspect
+    return kinds[0], (read(Path(base), metric), read(Path(tuned), metric))
 
 
 def _kind(path: Path) -> str:
