@@ -120,6 +120,9 @@ def test_perplexities_are_those_of_the_harness(tmp_path):
         assert math.exp(getattr(rows["log_byte_perplexity"], attribute)) == pytest.approx(math.exp(-sum(lls) / sum(bytes_)))
         assert getattr(rows["bits_per_byte"], attribute) == pytest.approx(-sum(lls) / sum(bytes_) / math.log(2))
         assert math.exp(getattr(rows["log_perplexity"], attribute)) == pytest.approx(math.exp(-np.mean(lls)))
+    (only,) = ts.external_results(tmp_path / "b" / f"samples_wikitext_{TIME}.jsonl", tmp_path / "t" / f"samples_wikitext_{TIME}.jsonl",
+                                  metric="word_perplexity").outcomes  # fmt: skip
+    assert (only.metric, only.base) == ("log_word_perplexity", rows["log_word_perplexity"].base)
     assert [rows[name].higher_is_better for name in ("log_word_perplexity", "bits_per_byte", "log_perplexity")] == [False] * 3
 
 

@@ -123,10 +123,11 @@ Directed = tuple[Measured, Measured, bool]
 
 
 def _chosen(pairs: list[Pair], metric: str | None, title: str) -> list[Pair]:
-    """Those of the metric asked for, under any filter of it; all without one."""
+    """Those of the metric asked for, under any filter of it, a perplexity by its own name too; all without one."""
     if metric is None:
         return pairs
-    chosen = [pair for pair in pairs if metric in (pair[0].metric, pair[0].metric.split(",")[0])]
+    names = [(base.metric, base.metric.split(",")[0], base.metric.split(",")[0].removeprefix("log_")) for base, _ in pairs]
+    chosen = [pair for pair, known in zip(pairs, names, strict=True) if metric in known]
     if not chosen:
         raise UnknownName(f"metric of {title}", metric, [base.metric for base, _ in pairs])
     return chosen
