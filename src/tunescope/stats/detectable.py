@@ -10,6 +10,7 @@ from tunescope.errors import InputError
 
 POWER, LEVEL = 0.8, 0.05
 MOST = 10**12  # items; a plan that needs more is no plan
+_NONE = 1e-12  # noncentrality of F that adds nothing to the level; scipy's sum goes wrong at 0
 
 
 def paired_power(effect: float, *, sd: float, n: int, level: float = LEVEL) -> float:
@@ -76,6 +77,8 @@ def discordant_sample_size(effect: float, *, discordance: float, power: float = 
 
 def _power(noncentrality: float, df: int, level: float) -> float:
     """Both tails at once: t′² is noncentral F, whose sum stays finite where scipy's noncentral t returns NaN."""
+    if noncentrality**2 < _NONE:
+        return level
     edge = stats.t.ppf(1 - level / 2, df)
     return float(stats.ncf.sf(edge**2, 1, df, noncentrality**2))
 
