@@ -273,9 +273,9 @@ SETTINGS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_intervals_cover_as_often_as_they_say(setting):
-    """3,000 data sets: the share that covers is known to ±.8 points (two standard errors), so 93–97% is asked of it."""
+    """3,000 data sets (1,000 of a thousand items): the share that covers is known to ±.8 (1.4) points, two standard errors."""
     draw, n, options = SETTINGS[setting]
-    rng, covered, count = np.random.default_rng(0), 0, 3000
+    rng, covered, count = np.random.default_rng(0), 0, 1000 if n == 1000 else 3000
     for seed in range(count):
         values, mean, clusters = draw(rng, n, **options)
         ((low, high),) = mean_intervals(values, clusters=clusters, draws=1000, seed=seed)

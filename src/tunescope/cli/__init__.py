@@ -9,6 +9,7 @@ import typer
 from tunescope.cli.capture import capture
 from tunescope.cli.demo import demo
 from tunescope.cli.diff import diff
+from tunescope.cli.power import power
 from tunescope.version import __version__
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command(no_args_is_help=True)(diff)
 app.command(no_args_is_help=True)(capture)
+app.command(no_args_is_help=True)(power)
 app.command()(demo)
 
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tunescope.outcome.outcome import Outcome
+from tunescope.outcome.power import Plan, Plans, TextsPlan, plan, plans_from_result
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "Plan", "Plans", "TextsPlan", "plan", "plans_from_result"]
