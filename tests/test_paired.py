@@ -253,13 +253,13 @@ def clustered_differences(rng, n, share):
 
 
 SETTINGS = {
-    "ndcg, a quarter change, n = 50": (ndcg_differences, 50, {"change": 0.25, "worse": 1}),
+    "ndcg, a quarter change, n = 80": (ndcg_differences, 80, {"change": 0.25, "worse": 1}),
     "ndcg, a quarter change, n = 300": (ndcg_differences, 300, {"change": 0.25, "worse": 1}),
     "ndcg, worse, n = 100": (ndcg_differences, 100, {"change": 0.25, "worse": 4}),
     "ndcg, a tenth change and get worse, n = 300": (ndcg_differences, 300, {"change": 0.1, "worse": 4}),
     "ndcg, a tenth change and get worse, n = 1000": (ndcg_differences, 1000, {"change": 0.1, "worse": 4}),
     "accuracy, n = 50": (accuracy_differences, 50, {"mended": 0.15, "broken": 0.05}),
-    "accuracy, n = 100": (accuracy_differences, 100, {"mended": 0.06, "broken": 0.03}),
+    "accuracy, n = 150": (accuracy_differences, 150, {"mended": 0.06, "broken": 0.03}),
     "accuracy, n = 300": (accuracy_differences, 300, {"mended": 0.03, "broken": 0.01}),
     "accuracy, n = 1000": (accuracy_differences, 1000, {"mended": 0.03, "broken": 0.01}),
     "loss, n = 30": (loss_differences, 30, {"spread": 0.15}),
