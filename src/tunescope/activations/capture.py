@@ -99,7 +99,7 @@ def capture(
     wanted, sites = check_request(model, texts, layers, sites, batch_size)
     also = _check_poolings(pooling, also if draft is None else ())
     prompt = model.output.prompt if prompt is None else prompt
-    max_length = _check_length(model, max_length)
+    max_length = check_length(model, max_length)
     label = _labels(len(texts), ids)
     tokens = tokenise(model, texts, prompt=prompt, max_length=max_length, special_tokens=special_tokens, templated=templated, label=label)
     check_vocabulary(tokens, model)
@@ -109,7 +109,7 @@ def capture(
     skip = 0 if model.output.include_prompt else prompt_tokens(model, prompt)
     done, total, started = 0, int(tokens.lengths.sum()), time.perf_counter()
     with quietly(), torch.inference_mode(), model.active() as body, Taps(model, wanted) as taps:
-        arguments, pad = _forward_arguments(model), model.tokenizer.pad_token_id or 0
+        arguments, pad = forward_arguments(model), model.tokenizer.pad_token_id or 0
         for number, batch in enumerate(ranks.share(_plan(tokens, batch_size, reverse, ranks))):
             done += int(tokens.lengths[batch].sum())
             if draft is not None and number < draft.done:
@@ -184,7 +184,7 @@ def _site_rows(
     return rows
 
 
-def _forward_arguments(model: Model) -> dict[str, Any]:
+def forward_arguments(model: Model) -> dict[str, Any]:
     """Arguments that keep the forward to what is read: no cache, no lists of states."""
     if not isinstance(model.module, PreTrainedModel):
         return {}
@@ -205,7 +205,8 @@ def _labels(n: int, ids: Sequence[str] | None) -> Callable[[int], str]:
     return lambda i: f"text {ids[i]}" if ids is not None else f"text {i + 1:,} of {n:,}"
 
 
-def _check_length(model: Model, asked: int | None) -> int:
+def check_length(model: Model, asked: int | None) -> int:
+    """The length to read at; None asks for the model's own. Raises InputError for one that it has no positions for."""
     if asked is None:
         return model.max_length
     limit, least = position_limit(model.module), model.tokenizer.num_special_tokens_to_add() + 1

@@ -66,7 +66,7 @@ def fit(body: nn.Module, files: AdapterFiles, anatomy: Anatomy, *, base_name: st
             state[key] = value
         elif not key.startswith(prefix):
             outside.append(key)
-        elif _module_path(body, short):
+        elif module_path(body, short):
             state[short] = value
         else:
             homeless.append(key)
@@ -142,13 +142,13 @@ def _find_prefix(files: AdapterFiles, body: nn.Module) -> str:
         candidates |= {".".join(parts[:depth]) + "." for depth in (1, 2, 3)}
 
     def fitting(prefix: str) -> int:
-        return sum(bool(_module_path(body, key.removeprefix(prefix))) for key in files.state if key.startswith(prefix))
+        return sum(bool(module_path(body, key.removeprefix(prefix))) for key in files.state if key.startswith(prefix))
 
     candidates = {prefix for prefix in candidates if not _ELSEWHERE & set(prefix.split("."))}
     return max(sorted(candidates, key=lambda prefix: (len(prefix), prefix)), key=fitting)
 
 
-def _module_path(body: nn.Module, key: str) -> str:
+def module_path(body: nn.Module, key: str) -> str:
     """The longest leading path of `key` that is a module of `body` with weights of its own; '' when there is none."""
     parts = key.split(".")
     for end in range(len(parts) - 1, 0, -1):
@@ -168,7 +168,7 @@ def _fit_config(files, body, anatomy: Anatomy, state: dict[str, Tensor], *, pref
     own = body.state_dict().keys()
     beside = () if config.peft_type == PeftType.TRAINABLE_TOKENS else ("trainable_tokens",)  # tokens that a LoRA trains beside its targets
     added = [key for key in state if key not in own and not key.startswith(_SHARED) and not any(mark in key for mark in beside)]
-    targets = {_module_path(body, key) for key in added if not any(f".{name}." in f".{key}" for name in saved)}
+    targets = {module_path(body, key) for key in added if not any(f".{name}." in f".{key}" for name in saved)}
     if not isinstance(config.target_modules, str):
         for path, module in body.get_submodule(anatomy.blocks).named_modules(prefix=anatomy.blocks):
             leaf = next(module.parameters(recurse=False), None) is not None

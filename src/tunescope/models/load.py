@@ -130,6 +130,7 @@ def _load(source: Any, options: dict, *, name: str | None = None, spare: Any = N
         output=head,
         revision=source.revision,
         pretraining=_pretraining(source),
+        origin=source,
         warnings=[*derived_warning(name or source.name, anatomy), *warned, *without],
     )
     return deployed(model, source)
@@ -225,6 +226,7 @@ def _wearing(
         adapter_on=True,
         adapters=(adapter,),
         adapter=fitted.files.describe() | {"sha256": hash_tensors(fitted.files.state)},
+        worn=folder,
         warnings=[*loaded.warnings, *fitted.warnings, *(warned or ()), *others],
     )
     return deployed(tuned, folder) if folder.is_sentence_transformer else tuned

@@ -18,7 +18,21 @@ from tunescope.models.placement import input_device, offloaded
 from tunescope.models.pretraining import UNKNOWN
 from tunescope.models.quantised import unpacked
 from tunescope.models.rwkv import unscaled
+from tunescope.models.sources import Folder
 from tunescope.models.weights import hash_tensors, hash_tokenizer
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """`module` in evaluation mode inside the block; every part that was in training mode is put back afterwards."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 @dataclass(eq=False)
@@ -27,7 +41,8 @@ class Model:
 
     Run `module` only inside `active()`: base and tuned may share one copy of the weights, and `active()` switches the adapter to
     this side. `peft` is the PEFT wrapper around that shared copy, `adapter_on` tells which side this is, `adapters` names this side's
-    adapters in the wrapper, `adapter` describes them. `pretraining`: the objective of the checkpoint the body comes from.
+    adapters in the wrapper, `adapter` describes them. `pretraining`: the objective of the checkpoint the body comes from. `origin`: the
+    folder or the loaded model the body was taken from, and `worn` the folder of this side's adapter, where a task head still is.
     """
 
     name: str
@@ -43,6 +58,8 @@ class Model:
     adapters: tuple[str, ...] = ()
     adapter: dict | None = None
     pretraining: str = UNKNOWN
+    origin: Folder | nn.Module | None = field(default=None, repr=False)
+    worn: Folder | None = field(default=None, repr=False)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -63,20 +80,13 @@ class Model:
     @contextmanager
     def active(self) -> Iterator[nn.Module]:
         """The body in evaluation mode and on this side of the adapter; everything is put back afterwards."""
-        training = [module for module in self.module.modules() if module.training]
-        for module in training:
-            module.training = False
         side = nullcontext() if self.peft is None else switched(self.peft, self.adapters if self.adapter_on else ())
-        try:
-            with side, unscaled(self.module, name=self.name), unpacked(self.module):
-                yield self.module
-        finally:
-            for module in training:
-                module.training = True
+        with evaluating(self.module), side, unscaled(self.module, name=self.name), unpacked(self.module):
+            yield self.module
 
     def without_adapter(self, name: str | None = None) -> Model:
         """The base side of the same weights: the adapter switched off."""
-        return replace(self, name=name or self.name, adapter_on=False, adapters=(), adapter=None, warnings=list(self.warnings))
+        return replace(self, name=name or self.name, adapter_on=False, adapters=(), adapter=None, worn=None, warnings=list(self.warnings))
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights of this side by name, under the names the base has without an adapter; the adapter's own when it is on.

@@ -75,6 +75,7 @@ def _build(
         adapters=names,
         pretraining=pretraining_of(getattr(getattr(body, "config", None), "_name_or_path", None)),
         adapter=_describe(wrapper, names) if wrapper is not None else None,
+        origin=inner,
         warnings=derived_warning(name, anatomy),
     )
 
