@@ -29,6 +29,7 @@ _HOME = {
     "diff": "comparison",
     "external_results": "outcome.external",
     "isotropy": "geometry.front",
+    "language_loss": "outcome.language",
     "linear_r2": "geometry.front",
     "load": "comparison",
     "load_capture": "activations",

@@ -47,7 +47,7 @@ class ActingWeight:
 
 def acting_weights(model: Model) -> dict[str, ActingWeight]:
     """Every floating or quantised parameter of the body by its name without an adapter (no buffers, no pooler)."""
-    names = {_plain(name) for name, _ in model.module.named_parameters(remove_duplicate=False)}
+    names = {plain_name(name) for name, _ in model.module.named_parameters(remove_duplicate=False)}
     found = {name: ActingWeight(tensor) for name, tensor in base_tensors(model.module).items() if name in names and tensor.numel()}
     if model.adapter_on:
         for path, module in model.module.named_modules(remove_duplicate=False):
@@ -64,12 +64,12 @@ def _adapted(path: str, module: nn.Module, names: tuple[str, ...]) -> Iterator[t
         low_rank = _low_rank(module, active)
         for key, stored in module.get_base_layer().named_parameters():
             if low_rank is None or key == "weight":
-                yield _plain(f"{path}.{key}"), ActingWeight(stored.detach(), low_rank, partial(_merged, module, key, active), module)
+                yield plain_name(f"{path}.{key}"), ActingWeight(stored.detach(), low_rank, partial(_merged, module, key, active), module)
     elif hasattr(module, "original_module") and hasattr(module, "modules_to_save"):
         for name in (name for name in names if name in module.modules_to_save):
             kept = dict(module.original_module.named_parameters())
             for key, trained in module.modules_to_save[name].named_parameters():
-                yield _plain(f"{path}.{key}"), ActingWeight(kept[key].detach(), None, partial(Tensor.detach, trained), module)
+                yield plain_name(f"{path}.{key}"), ActingWeight(kept[key].detach(), None, partial(Tensor.detach, trained), module)
 
 
 def _low_rank(module: nn.Module, active: list[str]) -> Callable[[], tuple[Tensor, Tensor]] | None:
@@ -102,7 +102,8 @@ def _merged(module: nn.Module, key: str, adapters: list[str]) -> Tensor:
         return layer.get_base_layer().get_parameter(key).detach()
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name a tensor has without the wrappers that adapters put around its module."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, ".")
     return name

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from tunescope.errors import AdapterError, ModelError
+from tunescope.models.acting import plain_name
 from tunescope.models.adapters import AdapterFiles, base_tensors, read_adapter
 from tunescope.models.anatomy import text_body
 from tunescope.models.fit import fit, module_path, put
@@ -77,6 +78,11 @@ class LanguageHead:
     given: _Given
     switches: bool
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has embeddings for."""
+        return int(self.model.module.get_input_embeddings().weight.shape[0])
+
     @torch.inference_mode()
     def __call__(self, states: Tensor) -> Tensor:
         """states (m, d) of any positions -> logits (m, v) float32."""
@@ -120,7 +126,7 @@ def _kind_of(module: nn.Module) -> str | None:
 def _without_body(language_model: nn.Module) -> tuple[nn.Module, _Given]:
     """A shallow copy that shares everything but its body, which is left out; the original keeps its own."""
     shell, given = copy.copy(language_model), _Given()
-    shell._modules = dict(language_model._modules) | {language_model.base_model_prefix: given}
+    shell._modules = {**language_model._modules, str(language_model.base_model_prefix): given}
     for hooked in ("forward", "_hf_hook", "_old_forward"):  # accelerate binds these to the original
         shell.__dict__.pop(hooked, None)
     return shell, given
@@ -174,7 +180,8 @@ def _stored(model: Model, wanted: Iterable[str]) -> dict[str, Tensor]:
     """The head's weights that the folder or the loaded model holds, by their names today."""
     if isinstance(model.origin, nn.Module):
         have = base_tensors(model.origin)
-        return {key: have[key] for key in wanted if key in have}
+        shared = {tensor.data_ptr() for tensor in base_tensors(text_body(model.origin)).values()}  # this body's own take their place
+        return {key: have[key] for key in wanted if key in have and have[key].data_ptr() not in shared}
     return _read(model.origin, wanted) if isinstance(model.origin, Folder) else {}
 
 
@@ -184,7 +191,7 @@ def _read(folder: Folder, wanted: Iterable[str]) -> dict[str, Tensor]:
     single = folder.body / "model.safetensors"
     files = [single] if single.is_file() else [folder.body / name for name in sorted(set(read_json(index)["weight_map"].values()))]
     names = {name: key for key in wanted for name in (_old_name(key), key)}
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
             found |= {names[name]: file.get_tensor(name) for name in file.keys() if name in names}  # noqa: SIM118
@@ -202,7 +209,7 @@ def _tied(found: dict[str, Tensor], ties: dict[str, str], prefix: str, body: nn.
 
     A stored copy that equals the body's tensor becomes that tensor.
     """
-    own, result = base_tensors(body), dict(found)
+    own, result = {plain_name(key): tensor for key, tensor in body.state_dict().items()}, dict(found)
     for target, source in ties.items():
         shared = own.get(source.removeprefix(prefix)) if source.startswith(prefix) else result.get(source)
         if target.startswith(prefix):
@@ -233,13 +240,17 @@ def _adapted(head: LanguageHead, model: Model) -> LanguageHead:
     _refuse_ties(files, head)
     if not own:
         return head
-    shared = {key: value for key, value in files.state.items() if key.startswith("base_model.")}
-    anatomy = replace(model.anatomy, blocks="")
-    files = replace(files, state=own | shared)
     alone = copy.deepcopy(parts)
-    merged = put(fit(alone, files, anatomy, base_name=model.name), alone, anatomy).merge_and_unload()
+    whole = {key: own.pop(key) for key in alone.state_dict() if key in own}  # modules saved whole, and biases
+    alone.load_state_dict(whole, strict=False)
+    if own:
+        own |= {key: value for key, value in files.state.items() if key.startswith("base_model.")}
+        config = copy.deepcopy(files.config)
+        config.modules_to_save = None
+        anatomy = replace(model.anatomy, blocks="")
+        alone = put(fit(alone, replace(files, config=config, state=own), anatomy, base_name=model.name), alone, anatomy).merge_and_unload()
     shell = copy.copy(head.shell)
-    shell._modules = dict(head.shell._modules) | dict(merged._modules)
+    shell._modules = {**head.shell._modules, **alone._modules}
     return replace(head, shell=shell)
 
 
@@ -248,8 +259,8 @@ def _refuse_ties(files: AdapterFiles, head: LanguageHead) -> None:
     config = files.config
     tied = config.peft_type == PeftType.TRAINABLE_TOKENS or getattr(config, "trainable_token_indices", None)
     table = head.model.module.get_input_embeddings()
-    weight = getattr(getattr(table, "base_layer", getattr(table, "original_module", table)), "weight", None)
-    shares = weight is not None and any(part.data_ptr() == weight.data_ptr() for part in head.shell.parameters())
+    inside = {part.data_ptr() for part in table.parameters()}
+    shares = any(part.data_ptr() in inside for part in head.shell.parameters())
     if shares and (tied or getattr(config, "ensure_weight_tying", False)):
         raise AdapterError(
             f"the adapter '{files.name}' trains tokens that the head of its base shares; "

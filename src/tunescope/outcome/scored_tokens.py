@@ -43,14 +43,14 @@ class ScoredTokens:
 
 def tokens_of(model: Model, texts: Sequence[str], ids: Sequence[str]) -> TokenisedTexts:
     """The whole texts as the model's tokenizer cuts them; `counted` is False for the special tokens it adds."""
-    found = tokenise(model, texts, prompt="", max_length=_UNCUT, special_tokens=False, label=lambda i: f"text {ids[i]}")
+    found = tokenise(model, texts, prompt="", max_length=_UNCUT, special_tokens=False, label=lambda i: ids[i])
     check_vocabulary(found, model)
     return found
 
 
 def same_tokens(a: TokenisedTexts, b: TokenisedTexts) -> bool:
     """Whether two tokenizers made the same ids of every text."""
-    return all(np.array_equal(x, y) for x, y in ((a.offsets, b.offsets), (a.ids, b.ids), (a.counted, b.counted)))
+    return np.array_equal(a.ids, b.ids) and np.array_equal(a.lengths, b.lengths) and np.array_equal(a.counted_lengths, b.counted_lengths)
 
 
 def scored_tokens(
@@ -96,7 +96,8 @@ def _windows(
     alone = causal and head == 0  # the first token of a window has nothing before it
     room, overlap = max_length - len(before) - len(after), int(alone)
     if room <= overlap:
-        raise InputError(f"max_length {max_length} asked for; with the special tokens around a text it must be {max_length - room + overlap + 1}")
+        least = max_length - room + overlap + 1
+        raise InputError(f"max_length {max_length} asked for; with the special tokens around a text it must be at least {least}")
     found = []
     for start in range(0, max(1, len(inner) - overlap), room - overlap):
         piece = inner[start : start + room]

@@ -93,8 +93,7 @@ def _predicting_states(head: LanguageHead, tokens: ScoredTokens, batch: np.ndarr
 
 def _chunks(total: int, heads: Iterable[LanguageHead]) -> Iterator[slice]:
     """Slices of the predicted tokens whose scores hold at most _NUMBERS numbers."""
-    widest = max(head.model.module.get_input_embeddings().weight.shape[0] for head in heads)
-    step = max(1, _NUMBERS // widest)
+    step = max(1, _NUMBERS // max(head.vocabulary for head in heads))
     return (slice(start, start + step) for start in range(0, total, step))
 
 
@@ -110,7 +109,7 @@ def _add(
         losses.append(-side.gather(1, wanted[:, None]).squeeze(1).cpu().numpy())
         if not np.isfinite(losses[-1]).all():
             where = ids[texts[np.flatnonzero(~np.isfinite(losses[-1]))[0]]]
-            raise ActivationError(f"the loss of '{head.model.name}' on text {where} is NaN or Inf; its weights or scores are damaged")
+            raise ActivationError(f"the loss of '{head.model.name}' on {where} is NaN or Inf; its weights or scores are damaged")
         np.add.at(total, texts, losses[-1])
     if len(heads) == 2:
         _compare(sums, scores[0], scores[1].to(scores[0].device), losses, texts, places)
@@ -156,7 +155,7 @@ def _check_causal(head: LanguageHead, tokens: ScoredTokens) -> None:
     start = tokens.read.offsets[int(np.argmax(tokens.read.lengths))]
     row = torch.from_numpy(tokens.ids[start : start + min(8, int(tokens.read.lengths.max()))].astype(np.int64))
     other = row.clone()
-    other[-1] = (row[-1] + 1) % head.model.module.get_input_embeddings().weight.shape[0]
+    other[-1] = (row[-1] + 1) % head.vocabulary
     with head.model.active() as body:
         arguments, device = forward_arguments(head.model), head.model.device
         one, two = body(input_ids=torch.stack([row, other]).to(device), **arguments)[0][:, :-1].float()
