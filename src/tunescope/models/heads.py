@@ -39,6 +39,10 @@ _OLD = (("lm_head.", "embed_out."), ("LayerNorm.weight", "LayerNorm.gamma"), ("L
 _HOW = "measure retrieval or probes, or give a checkpoint with its head"
 
 
+class NoLanguageHead(ModelError):
+    """The model has no language-model head of its own, so that its loss is not evaluable."""
+
+
 class _States(tuple):
     """What a body returns, holding final states only; whatever else is asked of it is None."""
 
@@ -104,8 +108,8 @@ def language_head(model: Model) -> LanguageHead:
     """The head that belongs to `model`: of the loaded model its body sits in, or read alone from the folder the body came from.
 
     Weights tied to the embeddings are the body's own tensors. A head that this side's adapter changes is a merged copy of the head alone.
-    Raises ModelError when the checkpoint holds no such head (its weights would be random), AdapterError when the adapter ties what it
-    changes to the head in a way that cannot be rebuilt here.
+    Raises NoLanguageHead when the checkpoint holds none (its weights would be random), ModelError when its weights do not fit or are
+    offloaded, AdapterError when the adapter ties what it changes to the head in a way that cannot be rebuilt here.
     """
     own = model.origin
     if isinstance(own, nn.Module) and text_body(own) is model.module and _kind_of(own) is not None:
@@ -139,7 +143,7 @@ def _built(model: Model) -> LanguageHead:
     with torch.device("meta"), quietly():
         whole: PreTrainedModel = _LOADERS[kind].from_config(config)
     if type(getattr(whole, whole.base_model_prefix)) is not type(model.module):
-        raise ModelError(
+        raise NoLanguageHead(
             f"'{model.name}' is read through its {type(model.module).__name__} alone, on which no language-model head sits; "
             "measure retrieval or probes"
         )
@@ -149,7 +153,7 @@ def _built(model: Model) -> LanguageHead:
     found = _tied(_stored(model, wanted), ties, prefix, model.module)
     missing = sorted(wanted.keys() - found.keys())
     if missing:
-        raise ModelError(
+        raise NoLanguageHead(
             f"'{model.name}' has no language-model head: its checkpoint lacks {missing[0]} of {type(shell).__name__}, "
             f"and a loss of random weights says nothing; {_HOW}"
         )
@@ -170,7 +174,7 @@ def _kind_for(model: Model) -> str:
     for kind in (CAUSAL, MASKED) if model.anatomy.causal else (MASKED, CAUSAL):
         if type(config) in _TYPES[kind]:
             return kind
-    raise ModelError(
+    raise NoLanguageHead(
         f"'{model.name}' is of type '{model.anatomy.family}', which has no language-model head on the part that is read; "
         "measure retrieval or probes"
     )

@@ -10,7 +10,7 @@ from tunescope.activations.batches import TokenisedTexts
 from tunescope.activations.capture import check_length, check_request
 from tunescope.errors import InputError, ModelError, TextsError
 from tunescope.models import Model, load_pair
-from tunescope.models.heads import LanguageHead, language_head
+from tunescope.models.heads import LanguageHead, NoLanguageHead, language_head
 from tunescope.outcome.language_result import LanguageResult, Measured
 from tunescope.outcome.scored_tokens import ScoredTokens, same_tokens, scored_tokens, tokens_of
 from tunescope.outcome.token_losses import TextSums, sum_losses
@@ -51,7 +51,7 @@ def language_loss(
         margin: the difference in nats per token that would not matter. seed: of the masks, the sample and the intervals.
         progress: called with (done, total) tokens.
 
-    Raises: ModelError (no language-model head, heads of two kinds, no mask token, a causal head that sees ahead), TextsError (nothing to
+    Raises: NoLanguageHead, ModelError (heads of two kinds, no mask token, a causal head that sees ahead), TextsError (nothing to
         predict), InputError, ActivationError (NaN or Inf), and as `load_pair` and `as_corpus`.
     """
     if not 0 <= margin < math.inf:
@@ -66,12 +66,12 @@ def language_loss(
 
 
 def _two_heads(base: Model, tuned: Model) -> tuple[LanguageHead, LanguageHead]:
-    """Raises ModelError when a side has no head, saying so where tuning lost it, or when one is masked and the other causal."""
+    """Raises NoLanguageHead, saying so where tuning lost it, and ModelError when one is masked and the other causal."""
     own = language_head(base)
     try:
         other = language_head(tuned)
-    except ModelError as error:
-        raise ModelError(f"{error} ('{base.name}' has one, but its head on the tuned body would be a third model)") from error
+    except NoLanguageHead as error:
+        raise NoLanguageHead(f"{error} ('{base.name}' has one, but its head on the tuned body would be a third model)") from error
     if own.kind != other.kind:
         raise ModelError(
             f"'{base.name}' is a {own.kind} and '{tuned.name}' a {other.kind} language model; their losses are of different tasks, "
