@@ -18,8 +18,9 @@ from tiny_models import CONFIGS, DECODERS, RECURRENT, TEXTS, UNLISTED, save_adap
 from tunescope import language_loss, perturb
 from tunescope.errors import ActivationError, AdapterError, InputError, ModelError, TextsError
 from tunescope.models import load_model, load_pair
-from tunescope.models.heads import language_head
+from tunescope.models.heads import LanguageHead, NoLanguageHead, language_head
 from tunescope.models.quiet import quietly
+from tunescope.outcome import token_losses
 from tunescope.outcome.scored_tokens import scored_tokens, tokens_of
 from tunescope.texts.masking import chosen_positions
 
@@ -119,6 +120,22 @@ def test_a_model_does_not_diverge_from_itself(family, tmp_path):
     assert found.per_text["kl_reverse"].max() <= 1e-7
     assert (found.per_text["agreement"] == 1).all()
     assert found.outcomes[0].delta == 0
+
+
+def test_scores_are_made_a_few_tokens_at_a_time(tmp_path, monkeypatch):
+    """Never tokens × vocabulary: with room for 5 × 48 numbers no more than 5 tokens go through a head at once, with the same result."""
+    sides = [saved(tmp_path / str(seed), "bert", seed=seed) for seed in (0, 1)]
+    texts = [" ".join(TEXTS[2:6])] * 3 + LONG
+    expected = language_loss(*sides, texts, device="cpu")
+    seen, call = [], LanguageHead.__call__
+    monkeypatch.setattr(token_losses, "_NUMBERS", 5 * 48)
+    monkeypatch.setattr(LanguageHead, "__call__", lambda head, states: seen.append(len(states)) or call(head, states))
+    found = language_loss(*sides, texts, device="cpu")
+    assert (max(seen), sum(seen)) == (5, 2 * found.detail["tokens"])
+    for column in ("base", "tuned", "kl"):
+        np.testing.assert_allclose(found.per_text[column], expected.per_text[column], rtol=0, atol=1e-6)
+    ranked = [[token["kl"] for token in result.detail["most_changed_tokens"]] for result in (found, expected)]
+    np.testing.assert_allclose(*ranked, rtol=0, atol=1e-5)
 
 
 def test_rows_say_loss_and_its_exponential(tmp_path):
@@ -283,9 +300,9 @@ def test_a_body_without_its_head_is_refused_with_what_is_possible(family, lackin
     whole, body = saved(tmp_path / "whole", family, tie_word_embeddings=False), tmp_path / "body"
     save_model(body, family, tie_word_embeddings=False)
     said = rf"body' has no language-model head: its checkpoint lacks {lacking}.*random weights.*; measure retrieval or probes, or give"
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(NoLanguageHead, match=said):
         language_loss(body, whole, LONG, device="cpu")
-    with pytest.raises(ModelError, match=said + r".*whole' has one, but its head on the tuned body would be a third model"):
+    with pytest.raises(NoLanguageHead, match=said + r".*whole' has one, but its head on the tuned body would be a third model"):
         language_loss(whole, body, LONG, device="cpu")
 
 
@@ -300,7 +317,7 @@ def test_a_bare_body_whose_head_is_its_embeddings_has_a_head(tmp_path):
 @pytest.mark.parametrize("family", ["t5", "bart", "clip_text_model"])
 def test_families_whose_read_part_has_no_head_are_refused(family, tmp_path):
     folder = save_model(tmp_path, family)
-    with pytest.raises(ModelError, match="measure retrieval or probes"):
+    with pytest.raises(NoLanguageHead, match="measure retrieval or probes"):
         language_loss(folder, folder, LONG, device="cpu")
 
 
