@@ -42,6 +42,8 @@ _HOME = {
     "partition_ratio": "geometry.front",
     "perturb": "training",
     "principal_angles": "geometry",
+    "probe": "outcome.probes",
+    "probe_audit": "outcome.probe_audit",
     "procrustes": "geometry.front",
     "pwcca": "geometry.front",
     "rbf_cka": "geometry.front",
