@@ -20,9 +20,8 @@ from tunescope.outcome.probes import as_rows, make_task
 
 CS = (0.01, 0.1, 1.0, 10.0, 100.0)
 FACTORS = ("rows", "C", "scaling")
-WEAK = {"rows": 2000, "C": 1.0, "scaling": "unit"}
-
 Key = tuple[int, float, str]  # rows, C, scaling
+WEAK: Key = (2000, 1.0, "unit")
 
 
 @dataclass(frozen=True)
@@ -92,22 +91,23 @@ def probe_audit(
     sizes: numbers of training rows, nested (each draw is part of the larger ones); all rows are always among them; default 500, 2,000 and
     all. The weak corner is 2,000 rows (or the largest size below all), C = 1, unit-norm rows. test: as `probe` takes it.
 
-    Raises InputError (a C or a size that is not positive, sizes that leave nothing but all rows), UnknownName (scaling), and what `probe` raises.
+    Raises InputError (a C or a size that is not positive, sizes that leave nothing but all rows), UnknownName (scaling), and what `probe`
+    raises.
     """
     values = as_rows(rows, "rows")
     if len(values) != len(labels):
         raise InputError(f"there are {len(values):,} rows and {len(labels):,} labels; give one label a row")
     task, _ = make_task(labels, test, seed=seed)
     sizes = _sizes(sizes, len(task.train))
-    Cs = sorted({float(C) for C in Cs} | {WEAK["C"]})  # type: ignore[arg-type]
+    Cs = sorted({float(C) for C in Cs} | {WEAK[1]})
     if min(Cs) <= 0:
         raise InputError(f"C={min(Cs):g} asked for; it must be positive")
     for scaling in scalings:
         if scaling not in SCALINGS:
             raise UnknownName("scaling", scaling, SCALINGS)
-    scalings = [scaling for scaling in SCALINGS if scaling in scalings or scaling == WEAK["scaling"]]
+    scalings = [scaling for scaling in SCALINGS if scaling in scalings or scaling == WEAK[2]]
     surface, unconverged = _surface(values, task, sizes, Cs, scalings, seed)
-    weak: Key = (max(size for size in sizes if size < len(task.train) and size <= max(WEAK["rows"], min(sizes))), 1.0, "unit")  # type: ignore[type-var]
+    weak: Key = (max(size for size in sizes[:-1] if size <= max(WEAK[0], sizes[0])), *WEAK[1:])
     best = max((key for key in surface if key[0] == len(task.train)), key=lambda key: (surface[key], -key[1]))
     share, alone = decomposed(surface, weak, best)
     return ProbeAudit(

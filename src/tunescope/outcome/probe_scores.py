@@ -114,7 +114,7 @@ def _cross_validate(
 
 
 def fold_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """(n,) the fold of each row: every class is dealt out in turn, in an order drawn by seed, and the next class goes on where it stopped."""
+    """(n,) the fold of each row: class after class is dealt out in turn, each in an order drawn by seed."""
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     fold = np.empty(len(labels), dtype=np.int64)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tunescope.errors import ActivationError, AlignmentError, InputError, TextsError
 from tunescope.outcome.outcome import Outcome
-from tunescope.outcome.probe_protocols import PROTOCOLS, Protocol, protocol_of
+from tunescope.outcome.probe_protocols import Protocol, protocol_of
 from tunescope.outcome.probe_scores import Scores, Task, probe_scores
 from tunescope.stats import Paired, mcnemar, paired
 
@@ -141,20 +141,26 @@ def _held_out(names: np.ndarray, test: Any, seed: int) -> np.ndarray:
     if given.dtype == bool and given.shape == (n,):
         return given
     if given.ndim != 1 or given.dtype.kind not in "iu" or not len(given) or given.min() < 0 or given.max() >= n:
-        raise InputError(f"test is {given.dtype} of shape {given.shape}; give {n:,} booleans, positions below {n:,}, or a share such as .25")
+        raise InputError(f"test is {given.dtype} of shape {given.shape}; give {n:,} booleans, positions below that, or a share such as .25")
     held[given] = True
     return held
 
 
 def as_rows(given: Any, said: str) -> Tensor:
     """Rows (n, d), finite. Raises InputError, ActivationError."""
-    rows = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, dtype=np.float64 if np.asarray(given).dtype == np.float64 else np.float32))
+    rows = given.detach().cpu() if isinstance(given, Tensor) else _from_numpy(np.asarray(given), said)
     if rows.ndim != 2 or 0 in rows.shape:
         raise InputError(f"{said} has shape {tuple(rows.shape)}; give (rows, features)")
     bad = ~torch.isfinite(rows).all(dim=1)
     if bad.any():
         raise ActivationError(f"{said} has NaN or Inf in row {int(bad.nonzero()[0])}, counted from 0; a probe of it would mean nothing")
     return rows
+
+
+def _from_numpy(array: np.ndarray, said: str) -> Tensor:
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{said} holds {array.dtype}, not real numbers; give rows of floats")
+    return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
 
 
 def _places(given: Any, said: str) -> dict[Place, Tensor]:
@@ -228,7 +234,7 @@ def _detail(
         "majority": task.majority,
         "protocol": protocol.as_dict(seed),
         "layers": rows(strong, comparisons),
-        **{key: rows(scores[key], None) if key in scores and key != protocol.name else None for key in PROTOCOLS if key in ("weak", "mteb")},
+        **{key: rows(scores[key], None) if key in scores and key != protocol.name else None for key in ("weak", "mteb")},
         "swing": swing,
     }
 
