@@ -121,6 +121,6 @@ def _lines(found: ProbeAudit) -> list[str]:
         f"weak     {corner(found.weak)}",
         f"best     {corner(found.best)} (chosen on the held-out texts: an upper end, not an estimate)",
         f"swing    {100 * found.swing:+.1f} points at one and the same embedding, of which {parts}",
-        "A difference between two models that is smaller than the swing needs a strongly configured probe (all texts, C by cross-validation).",
+        "A smaller difference between two models needs a strongly configured probe (all texts, C by cross-validation).",
     ]
     return lines + (["* the solver stopped before its tolerance"] if found.unconverged else [])

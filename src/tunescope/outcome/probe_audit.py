@@ -66,7 +66,9 @@ class ProbeAudit:
             "test": self.test,
             "classes": self.classes,
             "majority": self.majority,
-            "surface": [{**key(of), "accuracy": accuracy, "converged": of not in self.unconverged} for of, accuracy in self.surface.items()],
+            "surface": [
+                {**key(of), "accuracy": accuracy, "converged": of not in self.unconverged} for of, accuracy in self.surface.items()
+            ],
             "weak": {**key(self.weak), "accuracy": self.surface[self.weak]},
             "best": {**key(self.best), "accuracy": self.surface[self.best]},
             "swing": self.swing,
