@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from example_outcomes import hostile_outcomes, many_tasks, with_outcomes
 from example_payload import HOSTILE_TEXT, example, hostile
 from tunescope import report
 
@@ -58,6 +59,8 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     payloads = {
         "example": example(), "hostile": hostile(), "deep": example(blocks=96), "one block": example(blocks=1), "zero": example(top=0.0),
         "long": example(base="b" * 200, tuned="t/" * 90),
+        "outcomes": with_outcomes(), "hostile outcomes": hostile_outcomes(), "many tasks": many_tasks(),
+        "deep outcomes": with_outcomes(example(blocks=48)),
     }  # fmt: skip
     written = {}
     for name, payload in payloads.items():
@@ -98,11 +101,55 @@ def test_every_chart_draws_without_an_error(browser, pages):
     assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 
-@pytest.mark.parametrize("name", ["hostile", "deep", "one block", "zero", "long"])
+@pytest.mark.parametrize("name", ["hostile", "deep", "one block", "zero", "long", "hostile outcomes", "deep outcomes", "many tasks"])
 def test_odd_pages_draw_without_an_error(browser, pages, name):
     visit(browser, pages[name], width=390)
     assert browser.find_elements("css selector", ".chart-failed") == []
     assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def test_every_chart_of_outcomes_draws_without_an_error(browser, pages):
+    visit(browser, pages["outcomes"])
+    for chart in ("outcome_0", "outcome_3", "two_questions_0", "ruler_outcome_0", "probe_surface_0_0", "probe_surface_0_2"):
+        assert marks(browser, chart) >= 3, chart
+    assert browser.find_elements("css selector", ".chart-failed") == []
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_each_layer_is_named_once_in_the_two_questions(browser, pages, width):
+    visit(browser, pages["outcomes"], width=width)
+    script = """return [...document.querySelectorAll('[data-chart="two_questions_0"] svg .mark-text.role-mark text')]
+        .filter(t => getComputedStyle(t).opacity > 0 && t.getAttribute("opacity") !== "0").map(t => t.textContent)"""
+    assert sorted(browser.execute_script(script)) == sorted(["emb", "1", "2", "3", "4", "5", "6", "output"])
+
+
+def test_queries_fold_open_and_a_script_in_one_is_shown(browser, pages):
+    visit(browser, pages["hostile outcomes"], width=390)
+    first = browser.find_element("css selector", "details.queries")
+    assert not first.find_element("css selector", "blockquote").is_displayed()
+    first.find_element("css selector", "summary").click()
+    quote = first.find_element("css selector", "blockquote")
+    assert quote.is_displayed()
+    assert quote.get_property("textContent") == HOSTILE_TEXT
+    assert browser.find_elements("css selector", "img") == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_outcomes_are_readable_in_both_lights(browser, pages, dark):
+    visit(browser, pages["outcomes"], width=390, dark=dark)
+    browser.execute_script("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    [paper] = colours(browser, "body", "backgroundColor")
+    for selector in (".outcome-headline", ".scores span", ".said", ".card .note", ".mark", "summary", ".token dt", ".share"):
+        for ink in colours(browser, selector, "color"):
+            assert contrast(ink, paper) >= 4.5, (selector, ink)
+    for ink, ground in zip(colours(browser, "mark", "color"), colours(browser, "mark", "backgroundColor"), strict=True):
+        assert contrast(ink, ground) >= 4.5
+    for chart in ("outcome_0", "two_questions_0", "ruler_outcome_0"):
+        for ink in colours(browser, f'[data-chart="{chart}"] svg .role-axis-label text', "fill"):
+            assert contrast(ink, paper) >= 4.5, (chart, ink)
+    wide, inner = browser.execute_script("return [document.scrollingElement.scrollWidth, innerWidth]")
+    assert wide <= inner
 
 
 def test_no_request_leaves_the_page(browser, pages):
@@ -150,7 +197,7 @@ def test_fast_clicking_ends_on_the_last_choice(browser, pages):
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
-@pytest.mark.parametrize("name", ["example", "hostile", "deep", "long"])
+@pytest.mark.parametrize("name", ["example", "hostile", "deep", "long", "outcomes", "hostile outcomes"])
 def test_nothing_overflows_sideways(browser, pages, name, width):
     visit(browser, pages[name], width=width)
     wide, inner = browser.execute_script("return [document.scrollingElement.scrollWidth, innerWidth]")

@@ -8,7 +8,7 @@ from typing import Any
 
 from altair.utils.schemapi import debug_mode
 
-from tunescope.report import reading
+from tunescope.report import outcome_section, reading
 from tunescope.report.chart_parts import Tables
 from tunescope.report.cross_layer import cross_layer
 from tunescope.report.depth_curve import depth_curve
@@ -46,6 +46,7 @@ def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[
         draw["representation_change"] = functools.partial(representation_change, payload)
     if reading.comparing(payload):
         draw |= {f"elsewhere_{order}": functools.partial(elsewhere_chart, payload, order) for order in range(len(panels(payload)))}
+    draw |= outcome_section.drawings(payload)
     with debug_mode(False):  # the schema was checked when the chart was written, and takes as long as drawing it
         made = {name: _finish(drawing, width) for name, drawing in draw.items()}
     return {name: spec for name, spec in made.items() if spec}

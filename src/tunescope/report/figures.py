@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from tunescope.errors import OutputError
-from tunescope.report import elsewhere, reading
+from tunescope.report import elsewhere, outcome_section, reading
+from tunescope.report.chart_parts import wrap
 from tunescope.report.theme import LIGHT
 
 WIDTH = 760
@@ -44,6 +45,9 @@ def figures(payload: reading.Payload, folder: str | Path) -> list[Path]:
 
 def _title(payload: reading.Payload, name: str) -> dict:
     """A figure standing alone says what it shows and of what."""
+    outcome = outcome_section.titles(payload).get(name)
+    if outcome:
+        return {"text": outcome["text"], "subtitle": wrap(outcome["subtitle"], width=110)}
     measure = name.removeprefix("depth_curve_")
     about = reading.about(payload, measure)
     known = {

@@ -68,6 +68,24 @@ def signed(value: float | None) -> str:
     return ("+" if value > 0 else MINUS) + three(abs(value))
 
 
+def stated(value: float | None) -> str:
+    """A number that someone chose, as it was chosen: ".01", ".005", "2"."""
+    if not _known(value) or math.isinf(value):
+        return MISSING
+    return f"{value:.4g}".replace("-", MINUS).replace("0.", ".", 1) if abs(value) < 1 else f"{value:,.4g}".replace("-", MINUS)
+
+
+def amount(value: float | None) -> str:
+    """`three`, but one decimal from 10 on: ".645", "2.310", "23.4"."""
+    return one_decimal(value) if _known(value) and abs(value) >= 10 else three(value)
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with its sign of comparison: "p = .013", "p < .001"; "p –" when it is unknown."""
+    said = three(value)
+    return f"p {said[0]} {said[1:]}" if said[0] in "<>" else f"p {said}" if said == MISSING else f"p = {said}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """A 95% interval: "[.870, .898]"; "–" when either end is unknown."""
     return f"[{three(low)}, {three(high)}]" if _known(low) and _known(high) else MISSING

@@ -6,7 +6,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from tunescope.report import bundle, cross_words, elsewhere, provenance, reading, theme, weight_table
+from tunescope.report import bundle, cross_words, elsewhere, outcome_section, provenance, reading, theme, weight_table
 from tunescope.report.numbers import MISSING, count, interval, percent, signed, three
 from tunescope.report.published_place import published_place
 from tunescope.report.ruler_marks import ruler_measure
@@ -43,7 +43,7 @@ def _asset(name: str) -> str:
 
 def _furniture(drawn: dict[str, dict]) -> dict[str, str]:
     return {
-        "css": _asset("page.css"), "js": _asset("page.js"), "bundle": bundle.script() if drawn else "",
+        "css": _asset("page.css") + _asset("outcomes.css"), "js": _asset("page.js"), "bundle": bundle.script() if drawn else "",
         "light": theme.variables(theme.LIGHT), "dark": theme.variables(theme.DARK),
         "sans": theme.SANS, "serif": theme.SERIF, "mono": theme.MONO,
         "specs": script_json(drawn), "twins": script_json(theme.TO_DARK),
@@ -68,6 +68,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "curve": _curve(payload) if "neighbourhood_curve" in drawn else None,
         "sides": [_side(payload, name, name in drawn) for name in reading.one_sided(payload) if not reading.unchanged(payload)],
         "weights": weight_table.section(payload, drawn),
+        "outcomes": outcome_section.view(payload, drawn), "outcome_headline": outcome_section.headline(payload),
         "texts": _texts(payload), "identity": provenance.identity(base, tuned), "kept": provenance.kept(payload),
         "controls": provenance.controls(payload), "ruler": _ruler(payload, "ruler" in drawn),
         "definitions": [provenance.definition(payload, name) for name in payload.get("measures") or {}],

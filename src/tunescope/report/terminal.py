@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from tunescope.report import cross_words, elsewhere, reading, weight_table
+from tunescope.report import cross_words, elsewhere, outcome_lines, outcome_section, reading, weight_table
 from tunescope.report.numbers import MISSING, count, half_width, percent, signed, three
 
 if TYPE_CHECKING:
@@ -37,13 +37,16 @@ def terminal(payload: reading.Payload) -> RenderableType:
     from rich.text import Text
 
     payload = reading.printable(payload)
-    parts: list[Any] = [Text(_subject(payload), style="dim"), Text(plain(payload.get("headline") or ""), style="bold"), Text("")]
+    parts: list[Any] = [Text(_subject(payload), style="dim"), Text(plain(payload.get("headline") or ""), style="bold")]
+    measured = plain(outcome_section.headline(payload))
+    parts += [Text(measured, style="bold"), Text("")] if measured else [Text("")]
     names = reading.comparing(payload)
     if names and (reading.layers(payload) or reading.sites(payload)):
         shown, table = _table(payload, names)
         parts += [table, Text("")]
         parts += [Text(line, style="dim") for line in _legend(payload, names[0], [name for name in names if name not in shown])]
         parts.append(Text(""))
+    parts += outcome_lines.block(payload, COLUMNS)
     parts += [Text(line) for line in _lines(payload, names[0] if names else "")]
     parts += [Text.assemble(("warning: ", "bold"), plain(warning)) for warning in payload.get("warnings") or []]
     return Group(*parts)
