@@ -62,6 +62,15 @@ def diff(
     ] = None,
     prompt: options.Prompt = None,
     max_length: options.MaxLength = None,
+    retrieval: options.Retrieval = None,
+    query_prompt: options.QueryPrompt = None,
+    passage_prompt: options.PassagePrompt = None,
+    labels: options.Labels = None,
+    test: options.Test = None,
+    lm: options.LanguageTexts = None,
+    results: options.Results = None,
+    mteb: options.Mteb = None,
+    margin: options.Margin = None,
     ruler: Annotated[
         bool, typer.Option("--ruler", help="Also measure known disturbances of BASE: weight noise, rounding, dropout. Ten short passes.")
     ] = False,
@@ -96,7 +105,7 @@ def diff(
     ] = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Where did fine-tuning change the representations, and by how much against chance?
+    """Where did fine-tuning change the representations, by how much against chance, and did it help or hurt?
 
     Prints a table; writes report.html and comparison.json to --out. Several processes share the work when torchrun starts them:
     torchrun --nproc-per-node 4 -m tunescope diff …
@@ -136,6 +145,15 @@ def diff(
                 trust_remote_code=trust_remote_code,
                 seed=seed,
                 ruler=ruler,
+                retrieval=retrieval or (),
+                query_prompt=query_prompt,
+                passage_prompt=passage_prompt,
+                labels=labels,
+                test=test,
+                lm=lm or (),
+                results=results or (),
+                mteb=mteb or (),
+                margin=margin,
                 tuned_by=tuned_by,
                 pretraining=pretraining,
                 method=method,

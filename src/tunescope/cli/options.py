@@ -55,6 +55,80 @@ Pooling = Annotated[
 Prompt = Annotated[
     str | None, typer.Option("--prompt", help="Put before every text, such as 'passage: '. Default: what the base declares.")
 ]
+_OUTCOMES = "Did it help or hurt"
+Retrieval = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retrieval",
+        metavar="FOLDER[:SPLIT]",
+        show_default=False,
+        rich_help_panel=_OUTCOMES,
+        help="Search a collection in the BEIR layout with both models and compare query by query. Repeatable.",
+    ),
+]
+QueryPrompt = Annotated[
+    str | None,
+    typer.Option(
+        "--query-prompt", rich_help_panel=_OUTCOMES, help="Put before every query, such as 'query: '. Default: as the base declares."
+    ),
+]
+PassagePrompt = Annotated[
+    str | None, typer.Option("--passage-prompt", rich_help_panel=_OUTCOMES, help="Put before every passage, such as 'passage: '.")
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="COLUMN",
+        rich_help_panel=_OUTCOMES,
+        help="Column of --texts with a class a text: linear probes at every layer of both models.",
+    ),
+]
+Test = Annotated[
+    str | None,
+    typer.Option(
+        "--test", metavar="FILE", rich_help_panel=_OUTCOMES, help="Labelled texts that probes are judged by. Default: a quarter of --texts."
+    ),
+]
+LanguageTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lm",
+        metavar="FILE",
+        show_default=False,
+        rich_help_panel=_OUTCOMES,
+        help="Held-out texts: compare loss, perplexity and predictions as language models. Repeatable.",
+    ),
+]
+Results = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--results",
+        metavar="[METRIC=]BASE,TUNED",
+        show_default=False,
+        rich_help_panel=_OUTCOMES,
+        help="Per-item results measured elsewhere: two files or folders of lm-evaluation-harness, Inspect, MTEB or tables (id, score), "
+        "or one table (id, base, tuned). METRIC, such as acc, where the file does not name it. Repeatable.",
+    ),
+]
+Mteb = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mteb",
+        metavar="TASK",
+        show_default=False,
+        rich_help_panel=_OUTCOMES,
+        help="An MTEB task by name; needs the extra 'mteb' and a network. Repeatable.",
+    ),
+]
+Margin = Annotated[
+    str | None,
+    typer.Option(
+        "--margin",
+        rich_help_panel=_OUTCOMES,
+        help="The difference that would not matter: a number, or by kind: retrieval=.01,probe=.01,language=.01,external=0 (the default).",
+    ),
+]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Only for models you trust.")]
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=1, help="Tokens per text; longer ones are cut. Default: what the models declare.")

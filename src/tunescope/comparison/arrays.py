@@ -231,7 +231,8 @@ def corpus_of(rows: Arrays, how: str, texts: Callable[[], Corpus] | None) -> Cor
         lost = [name for name in rows.ids if name not in place]
         if not lost:
             order = [place[name] for name in rows.ids]
-            return Corpus.of((corpus.texts[row] for row in order), rows.ids, f"{how}; texts: {corpus.source}")
+            columns = {name: tuple(cells[row] for row in order) for name, cells in corpus.columns.items()}
+            return Corpus.of((corpus.texts[row] for row in order), rows.ids, f"{how}; texts: {corpus.source}", columns=columns)
         if len(corpus) != rows.n or len(lost) < rows.n:  # ids of another kind altogether: the order is all there is
             raise AlignmentError(f"{len(lost):,} of {rows.n:,} rows have no text of the same id in {corpus.source} ('{lost[0]}' first)")
     if len(corpus) != rows.n:

@@ -13,9 +13,12 @@ from tunescope.comparison.declared import declared
 from tunescope.comparison.elsewhere import Elsewhere
 from tunescope.comparison.findings import Findings, Progress, locality_of
 from tunescope.comparison.layers import value_and_change
+from tunescope.comparison.outcomes import with_outcomes
 from tunescope.comparison.result import Comparison
 from tunescope.comparison.ruler import ruler as measure_ruler
+from tunescope.comparison.ruler_outcomes import Judge
 from tunescope.comparison.sources import Given, Request, two_sides
+from tunescope.comparison.tasks import Asked
 from tunescope.comparison.weight_profile import RANK_WORK, weight_profile
 from tunescope.errors import InputError, UnknownName
 from tunescope.geometry import select
@@ -52,6 +55,15 @@ def diff(
     controls: Mapping[str, Model] | Iterable[Model] | None = None,
     ruler: bool = False,
     tuned_by: Mapping[str, str] | str | None = None,
+    retrieval: Any = (),
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
+    labels: str | None = None,
+    test: Any = None,
+    lm: Any = (),
+    results: Any = (),
+    mteb: Any = (),
+    margin: float | Mapping[str, float] | str | None = None,
     method: str = "auto",
     distributed: bool = False,
     device_map: Any = None,
@@ -82,6 +94,15 @@ def diff(
         controls: further models of the same base (`ts.perturb`) shown beside the tuned one: a list of Models, or {name: Model}.
         ruler: also measure known disturbances of the base (weight noise, rounding to 8 and 4 bits, dropout) on up to 256 of the texts.
         tuned_by: what is known of the tuning, objective, corpus and rule: {"objective": "mlm"} or "objective=mlm,corpus=wiki"; recorded.
+        retrieval: did search get better or worse? A folder in the BEIR layout ("folder:split"), a Collection, or a list of these.
+            query_prompt, passage_prompt: put before every query and passage; None: as the base declares.
+        labels: did classes become easier to tell apart? The column of the texts' classes; a linear probe at every layer of both. test:
+            further labelled texts that are only judged by; without them a quarter of every class is held out.
+        lm: held-out texts (a file, a list of files, {name: texts}) on which both are compared as language models.
+        results: per-item results measured elsewhere: (base, tuned) files of lm-evaluation-harness, Inspect, MTEB or a table, or one table
+            of id, base, tuned ("acc=scores.csv" where the metric has to be named); or a list of these. mteb: names of MTEB tasks, where
+            the package mteb and a network are there.
+        margin: the difference that would not matter: a number, or {kind: number} of retrieval, probe, language, external.
         method: exact keeps every row. stream lets the texts go by in constant memory: all measures but those of neighbours and ranks.
             auto is exact while the rows fit in half the free memory. distributed: share the work over torch's default process group
             (start it with torchrun); every rank returns the same result.
@@ -97,6 +118,9 @@ def diff(
     _check_ruler(ruler, pooling, one_at_a_time=one_at_a_time)
     controls = named_controls(controls)
     _check_method(method, ruler=ruler, controls=controls)
+    asked = Asked(retrieval, query_prompt, passage_prompt, labels, test, lm, results, mteb, margin)
+    _check_one_at_a_time(asked, one_at_a_time)
+    tasks = asked.read(column=column, seed=seed)
     chosen, said, say = select(measures), declared(tuned_by), progress or (lambda stage, done, total: None)
     request = Request(
         measures=chosen,
@@ -127,6 +151,7 @@ def diff(
         },
         one_at_a_time=one_at_a_time,
         announce=announce,
+        check=tasks.labelled,
     )
     clock = _Clock()
     base, tuned = (None, base) if tuned is None else (base, tuned)
@@ -145,8 +170,14 @@ def diff(
     if controls:
         clock.lap("controls")
     if disturbed is not None:
-        result["ruler"] = measure_ruler(disturbed, findings.pairings, len(given.corpus), measures=chosen, read=given.read)
+        judge = Judge(disturbed, tasks, batch_size) if tasks.collections or tasks.texts else None
+        judged = None if judge is None else judge.rows
+        result["ruler"] = measure_ruler(disturbed, findings.pairings, len(given.corpus), measures=chosen, read=given.read, judged=judged)
+        if judge is not None and given.pair is not None:
+            result["ruler"]["outcomes"] += judge.rows(given.pair[1], "the tuned model", tuned=True)
         clock.lap("ruler")
+    result = with_outcomes(result, tasks, given, batch_size=batch_size, say=say)
+    clock.lap("outcomes")
     return Comparison(result | {"seconds": clock.laps})
 
 
@@ -190,6 +221,13 @@ def _check_ruler(ruler: bool, pooling: str | None, *, one_at_a_time: bool = Fals
         raise InputError("the ruler disturbs the base's weights, which --one-at-a-time has freed by then; leave one of the two out")
     if ruler and pooling == "none":
         raise InputError("the ruler compares pooled texts; leave --ruler out, or choose another pooling than none")
+
+
+def _check_one_at_a_time(asked: Asked, one_at_a_time: bool) -> None:
+    named = {"retrieval": asked.retrieval, "test": asked.test, "lm": asked.lm, "mteb": asked.mteb}
+    more = [name for name, value in named.items() if value is not None and value != ()]
+    if one_at_a_time and more:
+        raise InputError(f"{', '.join(more)} asked for: both models must read further texts, and --one-at-a-time holds one; leave one out")
 
 
 METHODS = ("auto", "exact", "stream")

@@ -42,15 +42,21 @@ MARKS = (
 Read = Callable[[Model, str, list[int]], Activations]  # (model, label, which texts)
 
 
-def ruler(base: Model, pairings: Sequence[Pairing], n: int, *, measures: Mapping[str, Measure], read: Read) -> dict[str, Any]:
+Judged = Callable[[Model, str], list[dict[str, Any]]]  # (model, label)
+
+
+def ruler(
+    base: Model, pairings: Sequence[Pairing], n: int, *, measures: Mapping[str, Measure], read: Read, judged: Judged | None = None
+) -> dict[str, Any]:
     """The payload's `ruler`: every disturbance and the tuned model itself, measured against the base on the same few texts.
 
-    pairings: the places of the comparison, one row for each of n texts. read: how any model's rows of some texts are got.
+    pairings: the places of the comparison, one row for each of n texts. read: how any model's rows of some texts are got. judged: what a
+    disturbance does to the outcomes that were asked for, as rows of `outcomes`.
     """
     measures = {name: measure for name, measure in measures.items() if not measure.one_sided}
     count = min(n, TEXTS)
     texts = [at * n // count for at in range(count)]  # evenly, to the last
-    marks, left_out = [], []
+    marks, left_out, outcomes = [], [], []
     for mark in MARKS:
         try:
             moved = perturb(base, kind=mark.kind, **mark.arguments)
@@ -59,9 +65,10 @@ def ruler(base: Model, pairings: Sequence[Pairing], n: int, *, measures: Mapping
             continue
         acts = read(moved, mark.label, texts)
         rows = ((pairing, _at(acts, pairing.where)) for pairing in pairings)
+        outcomes += judged(moved, mark.label) if judged is not None else []
         marks.append({"kind": mark.kind, "label": mark.label, **mark.arguments} | _places(rows, texts, measures))
     tuned = _places(((pairing, pairing.y[texts]) for pairing in pairings), texts, measures)
-    found = {"texts": len(texts), "marks": marks, "tuned": tuned, "left_out": left_out}
+    found = {"texts": len(texts), "marks": marks, "tuned": tuned, "left_out": left_out, "outcomes": outcomes or None}
     return found | {"readings": [reading for name in measures if (reading := _reading(name, found)) is not None], "said": _said(found)}
 
 

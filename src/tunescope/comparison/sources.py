@@ -16,7 +16,7 @@ from tunescope.comparison.elsewhere import further_poolings
 from tunescope.comparison.estimate import announce
 from tunescope.comparison.findings import Progress
 from tunescope.comparison.reader import NOISE_TEXTS, Noise, Reader, layers_of_base
-from tunescope.comparison.side import Pairing, Side, check_tokenizers
+from tunescope.comparison.side import Pairing, Side, check_tokenizers, pairings
 from tunescope.comparison.streaming import stream, streaming, takes_too_much
 from tunescope.errors import InputError, NotEnoughRows
 from tunescope.geometry.measures import Measure
@@ -53,12 +53,16 @@ class Request:
     loading: Mapping[str, Any] = field(default_factory=dict)  # of `load_pair`
     one_at_a_time: bool = False
     announce: Callable[[str], None] | None = None
+    check: Callable[[Corpus], object] | None = None  # of the main texts, before a model reads them
 
     def sets(self) -> tuple[TextSet, ...]:
-        """The texts, read now; the main set first."""
-        return as_text_sets(
+        """The texts, read now; the main set first. Raises what `check` raises of it."""
+        found = as_text_sets(
             self.texts, tuning=self.tuning, column=self.column, sample=self.sample, seed=self.seed, chats=self.chat_template
         )
+        if self.check is not None:
+            self.check(found[0].corpus)
+        return found
 
     def refuse_more(self, what: str, *, why: str = "only models can read texts anew", instead: str = "give both models") -> None:
         """Raises InputError when texts are to be read more than once, or in a way of their own, where no side can."""
@@ -109,6 +113,16 @@ class Given:
             raise InputError(f"the ruler disturbs weights, and '{self.base.name}' was given as rows; give the model, or no --ruler")
         check_in_memory(self.models[0].module, name=self.models[0].name, what="the ruler")
         return self.models[0]
+
+    def read_both(self, corpus: Corpus, label: str) -> Sequence[Pairing]:
+        """The places of further texts, read by both models as the comparison's were. Raises InputError where they are not both models."""
+        if self.pair is None or self.reader is None:
+            raise InputError(f"both models must read the texts of {label}, and rows were given; give the models, or leave these texts out")
+        sides = (
+            replace(side, acts=self.reader.read(model, f"{name} ({label})", corpus=corpus))
+            for side, model, name in zip((self.base, self.tuned), self.pair, ("base", "tuned"), strict=True)
+        )
+        return pairings(*sides)
 
     def read(self, model: Model, label: str, some: Sequence[int] | None = None) -> Activations:
         """The rows of a further model. Raises InputError where there are no texts to read."""

@@ -19,7 +19,8 @@ class Labelled:
     """Texts with a class each: train first, then test.
 
     classes: names, sorted. labels: (n,) places in `classes`. test: (n,) whether a row is held out. split: how the held-out rows were
-    chosen, in words. sha256: over texts, classes and split.
+    chosen, in words. order: (n,) the place of each row in the corpus, the rows of a test corpus counted on from there. sha256: over texts,
+    classes and split.
     """
 
     texts: tuple[str, ...]
@@ -27,6 +28,7 @@ class Labelled:
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     test: tuple[bool, ...]
+    order: tuple[int, ...]
     column: str
     source: str
     split: str
@@ -63,12 +65,12 @@ def labelled(
         split = f"{share:.0%} of every class, chosen by hash and seed {seed}"
         held = _chosen(corpus.texts, names, share, seed)
         train_rows = [row for row in range(len(corpus)) if row not in held]
-        one, two = corpus.rows(train_rows), corpus.rows(sorted(held)) if held else None
+        one, two, order = corpus.rows(train_rows), corpus.rows(sorted(held)) if held else None, (*train_rows, *sorted(held))
         train_names, test_names = [names[row] for row in train_rows], [names[row] for row in sorted(held)]
         if two is None:
             raise TextsError(f"{corpus.source}: no class of '{column}' has two rows, so none can be held out; give a test file (--test)")
     else:
-        one, two, split = corpus, test, f"the texts of {test.source}"
+        one, two, split, order = corpus, test, f"the texts of {test.source}", tuple(range(len(corpus) + len(test)))
         train_names, test_names = names, _column(test, column)
     classes = tuple(sorted(set(train_names)))
     _check(classes, train_names, test_names, column, one.source, two.source, folds)
@@ -78,7 +80,7 @@ def labelled(
     notes = (*corpus.warnings, *(two.warnings if test is not None else ()), *_said(one, two, train_names, column, folds))
     source = corpus.source if test is None else f"{corpus.source} and {test.source}"
     digest = _hash(texts, [classes[label] for label in labels], held_out)
-    return Labelled(texts, (*one.ids, *two.ids), labels, classes, held_out, column, source, split, digest, notes)
+    return Labelled(texts, (*one.ids, *two.ids), labels, classes, held_out, order, column, source, split, digest, notes)
 
 
 def _column(corpus: Corpus, column: str) -> list[str]:

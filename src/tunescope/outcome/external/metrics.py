@@ -47,5 +47,5 @@ def undirected(measured: Measured) -> InputError:
     """The error of a metric that nobody says the direction of."""
     return InputError(
         f"{measured.source}: is more of '{measured.metric}' better or worse? The name does not say; "
-        f"pass higher_is_better=True or False, or a metric whose direction is known, such as metric='acc'"
+        "pass higher_is_better=True or False, or a metric whose direction is known (metric='acc'; --results acc=FILE)"
     )

@@ -1,0 +1,116 @@
+"""Did it help or hurt, inside a comparison: every task measured on the models that are loaded, and put beside the geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tunescope.comparison.findings import NO_FUNCTION, Progress
+from tunescope.comparison.probing import probe_classification, probe_labels
+from tunescope.comparison.sources import Given
+from tunescope.comparison.tasks import Measured, Tasks
+from tunescope.errors import InputError
+from tunescope.models import Model
+from tunescope.outcome.language import language_loss
+from tunescope.outcome.reembedding import reembedding
+from tunescope.outcome.retrieval import retrieval
+from tunescope.report import outcome_words
+from tunescope.stats import Correlation, association, holm
+
+FEW = 4  # layers below which nothing can be held fixed
+
+
+def with_outcomes(payload: dict[str, Any], tasks: Tasks, given: Given, *, batch_size: int, say: Progress) -> dict[str, Any]:
+    """The payload with every task measured: `outcomes`, `outcome_details`, `outcome_headline`, `association`.
+
+    Raises: InputError where models are needed and rows were given, and what the measuring raises.
+    """
+    if not tasks:
+        return payload | {"outcome_details": [], "outcome_headline": "", "association": None}
+    measured = _measured(tasks, given, batch_size=batch_size, say=say)
+    details = [detail for one in measured for detail in one.details]
+    rows = _corrected([outcome.row() for one in measured for outcome in one.outcomes])
+    warnings = [warning for one in measured for warning in one.warnings]
+    return payload | {
+        "outcomes": rows,
+        "outcome_details": details,
+        "outcome_headline": outcome_words.headline(rows),
+        "association": associated(payload["layers"], details),
+        "warnings": list(dict.fromkeys([*payload["warnings"], *tasks.warnings, *warnings])),
+        "notes": [note for note in payload["notes"] if note != NO_FUNCTION],
+    }
+
+
+def _measured(tasks: Tasks, given: Given, *, batch_size: int, say: Progress) -> list[Measured]:
+    pair = given.pair
+    if pair is None and tasks.need_models:
+        raise InputError(f"{', '.join(tasks.need_models)} asked for: only models can read further texts; give both models, or leave it out")
+    found: list[Measured] = []
+    if pair is not None:
+        for collection in tasks.collections:
+            found += _retrieval(tasks, collection, pair, batch_size, say)
+    known = tasks.labelled(given.corpus)
+    if known is not None:
+        found.append(probe_labels(known, tasks, given, say))
+    if pair is not None:
+        found += [probe_classification(task, tasks, given, say) for task in tasks.classifications]
+        found += [_language(tasks, name, corpus, pair, batch_size, say) for name, corpus in tasks.texts.items()]
+    return [*found, *(Measured(one.outcomes, one.details, one.warnings) for one in tasks.results)]
+
+
+def _retrieval(tasks: Tasks, collection: Any, pair: tuple[Model, Model], batch_size: int, say: Progress) -> list[Measured]:
+    options: dict[str, Any] = {"margin": tasks.margins["retrieval"], "seed": tasks.seed}
+    base, tuned = pair
+    ranked = retrieval(base, tuned, collection, **tasks.prompts, batch_size=batch_size, progress=say, **options)
+    again = reembedding(*ranked.vectors, collection, **options)
+    return [Measured(one.outcomes, (one.detail,), one.warnings) for one in (ranked, again)]
+
+
+def _language(tasks: Tasks, name: str, corpus: Any, pair: tuple[Model, Model], batch_size: int, say: Progress) -> Measured:
+    def report(done: int, total: int) -> None:
+        say(f"language-model loss on {name}", done, total)
+
+    options: dict[str, Any] = {"margin": tasks.margins["language"], "seed": tasks.seed}
+    found = language_loss(*pair, corpus, name=name, batch_size=batch_size, progress=report, **options)
+    return Measured(found.outcomes, (found.detail,), tuple(found.detail["notes"]))
+
+
+def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Holm's correction over the tasks: the main row of each, re-embedding apart, which compares two ways to deploy one model."""
+    mains = [row for row in rows if row["main"] and row["kind"] != "reembedding"]
+    for row, p in zip(mains, holm([row["p"] for row in mains]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def associated(layers: Sequence[Mapping[str, Any]], details: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How 1 − CKA of the layers goes with what their probes gained, and whether more than their common trend over depth is behind it.
+
+    None without a probe at four layers or more that changed.
+    """
+    gains = next(({row["index"]: row["delta"] for row in detail["layers"]} for detail in details if detail["kind"] == "probe"), {})
+    rows = [(row["index"], row["measures"].get("cka", {}).get("change"), gains.get(row["index"])) for row in layers]
+    known = [row for row in rows if None not in row]
+    if len(known) < FEW:
+        return None
+    index, change, gain = (np.array(column, dtype=float) for column in zip(*known, strict=True))
+    found = association(change, gain, index, covariate_name="depth")
+    numbers = {"spearman": found.spearman, "pearson": found.pearson, "partial_pearson": found.partial, "partial_rank": found.rank_partial}
+    told = {name: {"value": one.value, "p": one.p, "reason": one.reason} for name, one in numbers.items()}
+    return told | {"n": len(known), "said": _said(found.spearman, found.partial)}
+
+
+def _said(plain: Correlation, partial: Correlation) -> str:
+    """The association in a sentence, the layer held fixed."""
+    if plain.value is None:
+        return f"Change and gain over layers have no correlation: {plain.reason}."
+    start = f"Over {plain.n} layers, change and gain correlate at {plain.value:+.2f} (Spearman, p = {_p(plain)})"
+    if partial.value is None:
+        return f"{start}; with depth held fixed there is no value: {partial.reason}."
+    return f"{start}; with depth held fixed, at {partial.value:+.2f} (Pearson, p = {_p(partial)}). Both often just follow depth."
+
+
+def _p(found: Correlation) -> str:
+    return "–" if found.p is None else f"{found.p:.3f}" if found.p >= 0.001 else "< .001"
