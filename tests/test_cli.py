@@ -188,3 +188,23 @@ def test_ctrl_c_says_so_and_leaves_nothing(place, tmp_path):
     assert "interrupted; nothing was written" in said
     assert "Traceback" not in said + out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["many.txt"]
+
+
+def test_probe_audit_prints_a_table_and_writes_json(place, tmp_path):
+    """Two kinds of sentence: 60 of each, so that a probe can tell them apart or not; the table and the file say the same."""
+    rows = [f'"{text}",{"ab"[i % 2]}' for i, text in enumerate(sentences(120))]
+    (tmp_path / "t.csv").write_text("text,kind\n" + "\n".join(rows) + "\n")
+    command = ["probe-audit", place / "base", "-t", tmp_path / "t.csv", "--labels", "kind", "-o", tmp_path / "audit.json"]
+    code, printed, said = run(*command)
+    assert code == 0, said
+    assert "swing" in printed
+    assert "standardised" in printed
+    payload = json.loads((tmp_path / "audit.json").read_text())
+    assert payload["train"] + payload["test"] == 120
+    assert sum(payload["share"].values()) == pytest.approx(payload["swing"])
+    assert json.loads(run(*command, "--json")[1]) == payload
+
+
+def test_probe_audit_refuses_a_column_that_is_not_there(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "t.csv").write_text("text,kind\na cat,x\na dog,y\n")
+    assert "did you mean kind" in refused(monkeypatch, capsys, "probe-audit", place / "base", "-t", tmp_path / "t.csv", "--labels", "kinds")

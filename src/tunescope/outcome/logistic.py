@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TOLERANCE = 2e-6  # of the objective, by the estimate of `Fit.gap`
+TOLERANCE = 3e-6  # of the objective, by the estimate of `Fit.gap`
 MAX_ITERATIONS = 400
 ABSENT = -1e4  # the logit of a class that a problem has no row of: its probability is 0 in every dtype
-CURVED_ROWS = 512  # rows of largest curvature that a class's block is made of; the others enter as their mean
-BLOCK_NUMBERS = 12_000_000  # numbers in the blocks of one problem, 48 MB
-REFRESH = (0, 4, 12, 30, 60, 120, 240)  # iterations at which the blocks are made anew
+CURVED_ROWS = 256  # rows of largest curvature that a class's block is made of; the others enter as their mean
+BLOCK_NUMBERS = 5_000_000  # numbers in the blocks of one problem, 20 MB: 254 axes for 77 classes
+REFRESH = (0, 5, 20, 60, 150)  # iterations at which the blocks are made anew
 TOGETHER = 4_000_000  # logits of the problems that are solved at once
+ROUNDING = 1e-8  # of a value: less is no rise
+SMALL = 20_000_000  # multiply-adds of a product, below which a problem is solved in float64
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def solve(
     The objective is scikit-learn's: the intercept is not penalised, and with two classes ‖W‖² is that of the one difference vector.
     Locally optimal preconditioned gradients: each step minimises over the span of the preconditioned gradient, the step before and, first,
     the weights themselves, by Newton's method on precomputed logits. The preconditioner is the Hessian's block of each class in the
-    principal axes of the rows. Rows keep their dtype (float32 is enough for the tolerance) and device.
+    principal axes of the rows. Float32
+    is enough for the tolerance on large problems; small ones are solved in float64. Rows stay on their device.
 
     Returns fits[problem][C], in the order given. Reference: Knyazev 2001 (the three-term idea), https://doi.org/10.1137/S1064827500366124
     """
@@ -97,6 +100,9 @@ class _Batch:
     def __init__(self, problems: Sequence[Problem]):
         self.k, self.sizes = problems[0].classes, [len(p.rows) for p in problems]
         n, first = max(self.sizes), problems[0].rows
+        if n * first.shape[1] * self.k < SMALL:
+            problems = [Problem(p.rows.double(), p.labels, p.classes) for p in problems]
+            first = problems[0].rows
         self.means, self.axes = zip(*[_axes(p.rows) for p in problems], strict=True)
         self.x = first.new_zeros(len(problems), n, first.shape[1] + 1)
         self.y = torch.zeros(len(problems), n, dtype=torch.long, device=first.device)
@@ -177,6 +183,7 @@ def _minimise(
 ) -> tuple[Tensor, Tensor, list[Fit]]:
     value, p = batch.value(z, w, C)
     known = [(w, z)] if bool(w.any()) else []  # shorter or longer weights cost no product to try
+    done, iterations = torch.zeros_like(value, dtype=torch.bool), torch.zeros_like(value, dtype=torch.long)
     iteration = 0
     while True:
         g = batch.gradient(p, w, C)
@@ -184,26 +191,25 @@ def _minimise(
             precondition = _Preconditioner(batch, p, C)
         d = -precondition(g)
         gap = -0.5 * (g * d).double().sum((1, 2)) / value.clamp(min=torch.finfo(w.dtype).tiny)
-        done = (gap <= tolerance) | (value <= torch.finfo(w.dtype).tiny)
+        done = done | (gap <= tolerance) | (value <= torch.finfo(w.dtype).tiny)
         if bool(done.all()) or iteration == max_iterations:
             break
-        d = d * ~done[:, None, None]  # a problem that is done stays where it is
-        directions = [(d, torch.bmm(batch.x, d)), *known]
-        step, z_step, value, p = _search(batch, w, z, value, p, C, directions)
+        step, z_step, value, p = _search(batch, w, z, value, p, C, [(d, torch.bmm(batch.x, d)), *known], done)
         w, z = w + step, z + z_step
-        known, iteration = [(step, z_step)], iteration + 1
+        known, iteration, iterations = [(step, z_step)], iteration + 1, iterations + ~done
     largest = g.abs().amax((1, 2)) / C
     fits = [
-        _fit(batch, b, w[b], C, (float(value[b]), float(gap[b]), float(largest[b]) / batch.sizes[b], iteration, bool(done[b])))
+        _fit(batch, b, w[b], C, (float(value[b]), float(gap[b]), float(largest[b]) / batch.sizes[b], int(iterations[b]), bool(done[b])))
         for b in range(len(problems))
     ]
     return w, z, fits
 
 
 def _search(
-    batch: _Batch, w: Tensor, z: Tensor, value: Tensor, p: Tensor, C: float, directions: list[tuple[Tensor, Tensor]]
+    batch: _Batch, w: Tensor, z: Tensor, value: Tensor, p: Tensor, C: float, directions: list[tuple[Tensor, Tensor]], done: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Minimise over the span of (direction, its logits): damped Newton in m unknowns, three steps; the value never rises."""
+    """Minimise over the span of (direction, its logits): damped Newton in m unknowns, at most three steps; the value does not rise, and
+    a problem that is done stays where it is."""
     d, zd = (torch.stack(side, 1) for side in zip(*directions, strict=True))  # (b, m, d, k), (b, m, n, k)
     flat, zflat = d.flatten(2), zd.flatten(2)
     gram = torch.bmm(flat, (batch.penalty[:, None] * d).flatten(2).transpose(1, 2)).double()
@@ -219,13 +225,16 @@ def _search(
         size = curve.diagonal(dim1=1, dim2=2)
         curve = curve + torch.diag_embed(1e-7 * size + 1e-30)
         newton = torch.linalg.solve(curve, -slope)
-        length = torch.ones_like(value)
-        for _ in range(12):
+        expected = -0.5 * (slope * newton).sum(1)
+        if bool(((expected <= 0.1 * TOLERANCE * value) | done).all()) and bool(a.any()):
+            break
+        length = (~done).double()
+        for _ in range(8):
             tried = a + length[:, None] * newton
             coefficients = tried.to(z.dtype)
             w_try, z_try = w + torch.einsum("bm,bmdk->bdk", coefficients, d), z + torch.einsum("bm,bmnk->bnk", coefficients, zd)
             value_try, p_try = batch.value(z_try, w_try, C)
-            worse = ~(value_try <= value)
+            worse = ~(value_try <= value + ROUNDING * value) & ~done
             if not bool(worse.any()):
                 break
             length = torch.where(worse, length / 4, length)
@@ -233,10 +242,7 @@ def _search(
             kept = worse[:, None, None]
             w_try, z_try, p_try = torch.where(kept, w_now, w_try), torch.where(kept, z_now, z_try), torch.where(kept, p, p_try)
             tried, value_try = torch.where(worse[:, None], a, tried), torch.where(worse, value, value_try)
-        decrease = value - value_try
         a, value, p, w_now, z_now = tried, value_try, p_try, w_try, z_try
-        if bool((decrease <= 1e-3 * TOLERANCE * value).all()):
-            break
     return w_now - w, z_now - z, value, p
 
 
