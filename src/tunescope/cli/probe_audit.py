@@ -91,7 +91,7 @@ def _tell(payload: dict, found: ProbeAudit, *, as_json: bool, out: Path | None) 
 
 
 def _table(found: ProbeAudit) -> Table:
-    """One line a number of rows and scaling, one column a C; the weak corner and the best in bold."""
+    """One line a number of rows and scaling, one column a C; the weak corner and the strong one in bold."""
     from rich.table import Table
 
     Cs = sorted({C for _, C, _ in found.surface})
@@ -103,7 +103,7 @@ def _table(found: ProbeAudit) -> Table:
     for rows, scaling in dict.fromkeys((rows, scaling) for rows, _, scaling in found.surface):
         cells = []
         for C in Cs:
-            mark = " weak" if (rows, C, scaling) == found.weak else " best" if (rows, C, scaling) == found.best else ""
+            mark = " weak" if (rows, C, scaling) == found.weak else " strong" if (rows, C, scaling) == found.strong else ""
             star = "*" if (rows, C, scaling) in found.unconverged else ""
             cell = f"{100 * found.surface[rows, C, scaling]:.1f}{star}{mark}"
             cells.append(f"[bold]{cell}[/bold]" if mark else cell)
@@ -119,8 +119,8 @@ def _lines(found: ProbeAudit) -> list[str]:
     lines = [
         f"majority {100 * found.majority:.1f}%",
         f"weak     {corner(found.weak)}",
-        f"best     {corner(found.best)} (chosen on the held-out texts: an upper end, not an estimate)",
-        f"swing    {100 * found.swing:+.1f} points at one and the same embedding, of which {parts}",
+        f"strong   {corner(found.strong)} (C chosen on the held-out texts: an upper end)",
+        f"swing    {100 * found.swing:+.1f} points at one and the same embedding, of which {parts} (averaged over the orders of change)",
         "A smaller difference between two models needs a strongly configured probe (all texts, C by cross-validation).",
     ]
     return lines + (["* the solver stopped before its tolerance"] if found.unconverged else [])

@@ -20,19 +20,24 @@ from tunescope.outcome.probes import as_rows, make_task
 
 CS = (0.01, 0.1, 1.0, 10.0, 100.0)
 FACTORS = ("rows", "C", "scaling")
+SUBSETS = [frozenset(changed) for size in range(4) for changed in itertools.combinations(FACTORS, size)]
 Key = tuple[int, float, str]  # rows, C, scaling
 WEAK: Key = (2000, 1.0, "unit")
+STRONG = "standardised"
+UNIT = 1e-5  # how near 1 a length is 1 in float32
 
 
 @dataclass(frozen=True)
 class ProbeAudit:
-    """surface: (rows, C, scaling) -> accuracy on the same held-out rows. weak: the paper's weak configuration; best: the most accurate
-    one with all rows. swing: best − weak; range: the largest less the smallest of the surface. share: factor -> its part of the swing,
-    averaged over the orders in which the three can be changed (Shapley); the three add up to the swing. alone: factor -> what changing
-    it alone from weak to best gives."""
+    """surface: (rows, C, scaling) -> accuracy on the same held-out rows. weak: 2,000 rows, C = 1, unit norm; strong: all rows, the best C
+    of the grid, standardised; best: the most accurate of all. swing: strong − weak; range: the largest less the smallest of the surface.
+    share: factor -> its part of the swing, averaged over the orders in which the three can be changed (Shapley); they add up to the
+    swing. alone: factor -> what changing it alone gives. What C means depends on the scaling, so the factor C is fixed at 1 or chosen
+    for the rows and scaling at hand. C is chosen on the held-out rows: an upper end, where the strong probe cross-validates."""
 
     surface: dict[Key, float]
     weak: Key
+    strong: Key
     best: Key
     swing: float
     range: float
@@ -70,6 +75,7 @@ class ProbeAudit:
                 {**key(of), "accuracy": accuracy, "converged": of not in self.unconverged} for of, accuracy in self.surface.items()
             ],
             "weak": {**key(self.weak), "accuracy": self.surface[self.weak]},
+            "strong": {**key(self.strong), "accuracy": self.surface[self.strong]},
             "best": {**key(self.best), "accuracy": self.surface[self.best]},
             "swing": self.swing,
             "range": self.range,
@@ -91,7 +97,8 @@ def probe_audit(
     """Accuracy of a linear probe on one model's rows (n, d) under every number of training rows, C and scaling.
 
     sizes: numbers of training rows, nested (each draw is part of the larger ones); all rows are always among them; default 500, 2,000 and
-    all. The weak corner is 2,000 rows (or the largest size below all), C = 1, unit-norm rows. test: as `probe` takes it.
+    all. scalings: unit and standardised are always among them. The weak corner is 2,000 rows (or the largest size below all), C = 1,
+    unit-norm rows. test: as `probe` takes it.
 
     Raises InputError (a C or a size that is not positive, sizes that leave nothing but all rows), UnknownName (scaling), and what `probe`
     raises.
@@ -107,16 +114,18 @@ def probe_audit(
     for scaling in scalings:
         if scaling not in SCALINGS:
             raise UnknownName("scaling", scaling, SCALINGS)
-    scalings = [scaling for scaling in SCALINGS if scaling in scalings or scaling == WEAK[2]]
+    scalings = [scaling for scaling in SCALINGS if scaling in scalings or scaling in (WEAK[2], STRONG)]
     surface, unconverged = _surface(values, task, sizes, Cs, scalings, seed)
     weak: Key = (max(size for size in sizes[:-1] if size <= max(WEAK[0], sizes[0])), *WEAK[1:])
-    best = max((key for key in surface if key[0] == len(task.train)), key=lambda key: (surface[key], -key[1]))
-    share, alone = decomposed(surface, weak, best)
+    corners = {changed: _corner(surface, weak, len(task.train), scalings[-1], changed) for changed in SUBSETS}
+    strong = corners[frozenset(FACTORS)]
+    share, alone = decomposed({changed: surface[corner] for changed, corner in corners.items()})
     return ProbeAudit(
         surface=surface,
         weak=weak,
-        best=best,
-        swing=surface[best] - surface[weak],
+        strong=strong,
+        best=max(surface, key=lambda key: surface[key]),
+        swing=surface[strong] - surface[weak],
         range=max(surface.values()) - min(surface.values()),
         share=share,
         alone=alone,
@@ -128,20 +137,26 @@ def probe_audit(
     )
 
 
-def decomposed(surface: dict[Key, float], weak: Key, best: Key) -> tuple[dict[str, float], dict[str, float]]:
-    """(Shapley shares, effects alone) of the three factors between two corners: φᵢ = Σ_S |S|!(2−|S|)!/3! · (a(S ∪ i) − a(S)), where S is
-    set as in best and the rest as in weak. Reference: Shapley 1953, https://doi.org/10.1515/9781400881970-018"""
+def decomposed(values: dict[frozenset[str], float]) -> tuple[dict[str, float], dict[str, float]]:
+    """(Shapley shares, effects alone) of three factors, from the value with each subset of them changed.
 
-    def at(changed: frozenset[int]) -> float:
-        return surface[tuple(best[i] if i in changed else weak[i] for i in range(3))]  # type: ignore[index]
+    φᵢ = Σ_S |S|!(2−|S|)!/3! · (v(S ∪ i) − v(S)) over the subsets S of the others; the shares add up to v(all) − v(none).
+    Reference: Shapley 1953, https://doi.org/10.1515/9781400881970-018
+    """
+    share = {}
+    for factor in FACTORS:
+        without = [subset for subset in SUBSETS if factor not in subset]
+        weights = [factorial(len(subset)) * factorial(2 - len(subset)) / 6 for subset in without]
+        share[factor] = sum(w * (values[subset | {factor}] - values[subset]) for w, subset in zip(weights, without, strict=True))
+    return share, {factor: values[frozenset({factor})] - values[frozenset()] for factor in FACTORS}
 
-    share, alone = {}, {}
-    for i, factor in enumerate(FACTORS):
-        others = [j for j in range(3) if j != i]
-        subsets = [frozenset(s) for size in range(3) for s in itertools.combinations(others, size)]
-        share[factor] = sum(factorial(len(s)) * factorial(2 - len(s)) / 6 * (at(s | {i}) - at(s)) for s in subsets)
-        alone[factor] = at(frozenset({i})) - at(frozenset())
-    return share, alone
+
+def _corner(surface: dict[Key, float], weak: Key, rows: int, scaling: str, changed: frozenset[str]) -> Key:
+    """The configuration with some factors as in strong and the others as in weak."""
+    rows, scaling = rows if "rows" in changed else weak[0], scaling if "scaling" in changed else weak[2]
+    if "C" not in changed:
+        return rows, weak[1], scaling
+    return max((key for key in surface if (key[0], key[2]) == (rows, scaling)), key=lambda key: (surface[key], -key[1]))
 
 
 def _sizes(sizes: Sequence[int] | None, train: int) -> list[int]:
@@ -162,7 +177,12 @@ def _surface(
     test, truth = rows[torch.from_numpy(task.test)], torch.from_numpy(task.labels[task.test])
     found: dict[Key, float] = {}
     unconverged: list[Key] = []
+    normal = bool(((rows.norm(dim=1) - 1).abs() < UNIT).all())
     for size, scaling in itertools.product(sizes, scalings):
+        if normal and scaling == "unit" and "raw" in scalings:  # as the model deploys them: one and the same
+            found |= {(size, C, scaling): found[size, C, "raw"] for C in Cs}
+            unconverged += [(size, C, scaling) for C in Cs if (size, C, "raw") in unconverged]
+            continue
         kept = task.train[np.sort(order[:size])]
         train, held, _ = scaled(rows[torch.from_numpy(kept)], test, scaling)
         for fit in solve([Problem(train, torch.from_numpy(task.labels[kept]), task.classes)], Cs)[0]:
