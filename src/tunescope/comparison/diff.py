@@ -14,6 +14,7 @@ from tunescope.comparison.elsewhere import Elsewhere
 from tunescope.comparison.findings import Findings, Progress, locality_of
 from tunescope.comparison.layers import value_and_change
 from tunescope.comparison.outcomes import with_outcomes
+from tunescope.comparison.probing import NO_ROWS
 from tunescope.comparison.result import Comparison
 from tunescope.comparison.ruler import ruler as measure_ruler
 from tunescope.comparison.ruler_outcomes import Judge
@@ -119,7 +120,7 @@ def diff(
     controls = named_controls(controls)
     _check_method(method, ruler=ruler, controls=controls)
     asked = Asked(retrieval, query_prompt, passage_prompt, labels, test, lm, results, mteb, margin)
-    _check_one_at_a_time(asked, one_at_a_time)
+    _check_asked(asked, pooling, method, one_at_a_time=one_at_a_time)
     tasks = asked.read(column=column, seed=seed)
     chosen, said, say = select(measures), declared(tuned_by), progress or (lambda stage, done, total: None)
     request = Request(
@@ -137,7 +138,7 @@ def diff(
         prompt=prompt,
         max_length=max_length,
         batch_size=batch_size,
-        method="exact" if method == "auto" and (ruler or controls) else method,
+        method="exact" if method == "auto" and (ruler or controls or labels) else method,
         named=measures,
         ranks=Ranks.of_group() if distributed else ALONE,
         loading={
@@ -152,6 +153,7 @@ def diff(
         one_at_a_time=one_at_a_time,
         announce=announce,
         check=tasks.labelled,
+        check_pair=tasks.check_pair,
     )
     clock = _Clock()
     base, tuned = (None, base) if tuned is None else (base, tuned)
@@ -223,7 +225,10 @@ def _check_ruler(ruler: bool, pooling: str | None, *, one_at_a_time: bool = Fals
         raise InputError("the ruler compares pooled texts; leave --ruler out, or choose another pooling than none")
 
 
-def _check_one_at_a_time(asked: Asked, one_at_a_time: bool) -> None:
+def _check_asked(asked: Asked, pooling: str | None, method: str, *, one_at_a_time: bool) -> None:
+    """Raises InputError for outcomes that cannot be had together with how the texts are to be read."""
+    if (asked.labels or asked.mteb) and (pooling == "none" or method == "stream"):
+        raise InputError(NO_ROWS)
     named = {"retrieval": asked.retrieval, "test": asked.test, "lm": asked.lm, "mteb": asked.mteb}
     more = [name for name, value in named.items() if value is not None and value != ()]
     if one_at_a_time and more:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tunescope.comparison.findings import NO_FUNCTION, Progress
+from tunescope.comparison.headline import NO_OUTCOME
 from tunescope.comparison.probing import probe_classification, probe_labels
 from tunescope.comparison.sources import Given
 from tunescope.comparison.tasks import Measured, Tasks
@@ -34,6 +35,7 @@ def with_outcomes(payload: dict[str, Any], tasks: Tasks, given: Given, *, batch_
     rows = _corrected([outcome.row() for one in measured for outcome in one.outcomes])
     warnings = [warning for one in measured for warning in one.warnings]
     return payload | {
+        "headline": payload["headline"].removesuffix(NO_OUTCOME).rstrip(),
         "outcomes": rows,
         "outcome_details": details,
         "outcome_headline": outcome_words.headline(rows),

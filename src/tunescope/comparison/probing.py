@@ -19,6 +19,7 @@ from tunescope.outcome.probes import probe
 from tunescope.texts.labelled import Labelled, labelled
 
 Place = int | str
+NO_ROWS = "labels are of whole texts and need a row of each; leave out --method stream and --pooling none"
 LAST = "final"  # the last layer again, but for a norm
 
 
@@ -39,7 +40,7 @@ def probe_classification(task: ClassificationTask, tasks: Tasks, given: Given, s
 
 def _check_rows(given: Given) -> None:
     if given.passed is not None or given.base.acts.pooling == "none":
-        raise InputError("labels are of whole texts and need a row of each; leave out --method stream and --pooling none")
+        raise InputError(NO_ROWS)
 
 
 def _probed(known: Labelled, sides: Sequence[Sequence[Pairing]], name: str, tasks: Tasks, say: Progress) -> Measured:

@@ -53,7 +53,8 @@ class Request:
     loading: Mapping[str, Any] = field(default_factory=dict)  # of `load_pair`
     one_at_a_time: bool = False
     announce: Callable[[str], None] | None = None
-    check: Callable[[Corpus], object] | None = None  # of the main texts, before a model reads them
+    check: Callable[[Corpus], object] | None = None  # of the main texts, before a model is loaded
+    check_pair: Callable[[Model, Model], object] | None = None  # of two models, before they read
 
     def sets(self) -> tuple[TextSet, ...]:
         """The texts, read now; the main set first. Raises what `check` raises of it."""
@@ -179,6 +180,8 @@ def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: La
         _check_enough(request.measures, len(one.corpus), "texts", one.corpus.source)
     pair = load_pair(base, tuned, **request.loading)
     lap("load")
+    if request.check_pair is not None:
+        request.check_pair(*pair)
     if pooling == "none":
         check_tokenizers(*(model.identity() for model in pair))
     reading = {

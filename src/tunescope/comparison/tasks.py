@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tunescope.errors import InputError, UnknownName
+from tunescope.models import Model
 from tunescope.outcome.external import ExternalResults, external_results
+from tunescope.outcome.language import two_heads
 from tunescope.outcome.mteb_tasks import ClassificationTask, RetrievalTask, mteb_task
 from tunescope.outcome.outcome import Outcome
 from tunescope.texts import Corpus, as_corpus
@@ -99,6 +101,11 @@ class Tasks:
         """What only models can answer, by the names it is asked for by."""
         given = {"retrieval": self.collections, "lm": self.texts, "test": self.test, "mteb": self.classifications}
         return [name for name, value in given.items() if value]
+
+    def check_pair(self, base: Model, tuned: Model) -> None:
+        """Raise NoLanguageHead or ModelError where a language-model loss was asked for and a model has none to give."""
+        if self.texts:
+            two_heads(base, tuned)
 
     def labelled(self, corpus: Corpus) -> Labelled | None:
         """The comparison's texts with their classes; None where no labels were asked for. Raises what `texts.labelled` raises."""

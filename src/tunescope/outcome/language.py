@@ -59,14 +59,14 @@ def language_loss(
     corpus = as_corpus(texts, column=column, sample=sample, seed=seed)
     models = load_pair(base, tuned, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     check_request(models[0], corpus.texts, None, (), batch_size)
-    heads = _two_heads(*models)
+    heads = two_heads(*models)
     length = min(check_length(model, max_length) for model in models)
     tokens, sums = _losses(heads, corpus, length=length, seed=seed, batch_size=batch_size, progress=progress)
     return Measured(name or default_name(texts), corpus, heads, tokens, sums, length, margin, seed).result()
 
 
-def _two_heads(base: Model, tuned: Model) -> tuple[LanguageHead, LanguageHead]:
-    """Raises NoLanguageHead, saying so where tuning lost it, and ModelError when one is masked and the other causal."""
+def two_heads(base: Model, tuned: Model) -> tuple[LanguageHead, LanguageHead]:
+    """The heads of both. Raises NoLanguageHead, saying so where tuning lost it, and ModelError when one is masked, the other causal."""
     own = language_head(base)
     try:
         other = language_head(tuned)
