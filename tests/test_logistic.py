@@ -44,6 +44,19 @@ def test_the_optimum_is_scikit_learns(name, dtype):
         assert (fit.predict(rows).numpy() == theirs.predict(x)).mean() >= 0.998
 
 
+@pytest.mark.parametrize("name", ["iris", "digits", "cancer"])
+def test_the_objective_told_is_that_of_the_weights(name):
+    """Logits are carried along in float32, and rounding must not add up in them: computed afresh, in float64."""
+    x, y = data(name)
+    copies = 18 if name == "digits" else 1  # enough rows that the problem stays in float32
+    rows, labels = torch.from_numpy(np.tile(x, (copies, 1))).float(), np.tile(y, copies)
+    for fit in solve([Problem(rows, torch.from_numpy(labels), int(y.max()) + 1)], CS)[0]:
+        z = rows.double().numpy() @ fit.weights.double().numpy() + fit.intercept.double().numpy()
+        loss = (np.logaddexp.reduce(z, axis=1) - z[np.arange(len(labels)), labels]).sum()
+        two = 2 if y.max() == 1 else 1  # one weight vector w is (-w/2, w/2) here
+        assert fit.objective == pytest.approx(fit.C * loss + 0.5 * two * float((fit.weights.double() ** 2).sum()), rel=3e-5)
+
+
 def test_problems_of_different_length_are_solved_together_as_alone():
     x, y = data("digits")
     x, y = torch.from_numpy(x), torch.from_numpy(y)
