@@ -103,7 +103,8 @@ class _Batch:
     def __init__(self, problems: Sequence[Problem]):
         self.k, self.sizes = problems[0].classes, [len(p.rows) for p in problems]
         n, first = max(self.sizes), problems[0].rows
-        if n * first.shape[1] * self.k < SMALL:
+        self.small = n * first.shape[1] * self.k < SMALL
+        if self.small:
             problems = [Problem(p.rows.double(), p.labels, p.classes) for p in problems]
             first = problems[0].rows
         self.means, self.axes = zip(*[_axes(p.rows) for p in problems], strict=True)
@@ -184,6 +185,8 @@ class _Preconditioner:
         curvature = C * p * (1 - p)  # (b, n, k)
         features = batch.x.shape[2]
         self.q = min(features - 1, max(1, int((BLOCK_NUMBERS / batch.k) ** 0.5)))
+        if batch.small:
+            self.q = min(self.q, int((3 * batch.x.shape[1] * features) ** (1 / 3)))  # few iterations do not repay larger blocks
         # an intercept's curvature vanishes where nothing is in doubt: a floor keeps its step finite
         floor = 1e-6 * C * batch.weight.sum((1, 2))[:, None, None] * (batch.penalty[:, self.q :] == 0)
         self.rest = torch.bmm(batch.squares[:, :, self.q :].transpose(1, 2), curvature) + batch.penalty[:, self.q :] + floor
