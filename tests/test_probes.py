@@ -197,6 +197,9 @@ def test_the_audit_of_digits(digits):
     assert audit.strong[::2] == (1347, "standardised")
     assert audit.swing == audit.surface[audit.strong] - audit.surface[audit.weak]
     assert sum(audit.share.values()) == pytest.approx(audit.swing)
+    table = audit.table
+    assert (table["rows"], table["Cs"], table["scalings"]) == ([60, 1347], [0.01, 1.0], ["raw", "unit", "standardised"])
+    assert table["accuracy"][2][0][1] == audit.surface[60, 1.0, "standardised"]
     assert audit.flag(audit.swing / 2) is not None
     assert audit.flag(2 * audit.swing) is None
     json.dumps(audit.detail, allow_nan=False)
