@@ -18,6 +18,7 @@ from tunescope.outcome.language import language_loss
 from tunescope.outcome.reembedding import reembedding
 from tunescope.outcome.retrieval import retrieval
 from tunescope.report import outcome_words
+from tunescope.report.numbers import p_value, signed
 from tunescope.stats import Correlation, association, holm
 
 FEW = 4  # layers below which nothing can be held fixed
@@ -108,11 +109,7 @@ def _said(plain: Correlation, partial: Correlation) -> str:
     """The association in a sentence, the layer held fixed."""
     if plain.value is None:
         return f"Change and gain over layers have no correlation: {plain.reason}."
-    start = f"Over {plain.n} layers, change and gain correlate at {plain.value:+.2f} (Spearman, p = {_p(plain)})"
+    start = f"Over {plain.n} layers, change and gain correlate at {signed(plain.value)} (Spearman, {p_value(plain.p)})"
     if partial.value is None:
         return f"{start}; with depth held fixed there is no value: {partial.reason}."
-    return f"{start}; with depth held fixed, at {partial.value:+.2f} (Pearson, p = {_p(partial)}). Both often just follow depth."
-
-
-def _p(found: Correlation) -> str:
-    return "–" if found.p is None else f"{found.p:.3f}" if found.p >= 0.001 else "< .001"
+    return f"{start}; with depth held fixed, at {signed(partial.value)} (Pearson, {p_value(partial.p)})."

@@ -242,16 +242,13 @@ def _detail(
 def _warnings(detail: dict[str, Any], scores: dict[Place, tuple[Scores, Scores]], task: Task, main: Place) -> list[str]:
     notes = []
     both = [(place, side, one) for place, pair in scores.items() for side, one in zip(("base", "tuned"), pair, strict=True)]
-    loose = [f"{side} {place}" for place, side, one in both if not one.converged]
+    loose = [f"{side} at {_said(place)}" for place, side, one in both if not one.converged]
     if loose:
         worst = max(one.gap for _, _, one in both)
         notes.append(f"the probe did not converge for {', '.join(loose[:3])}: its objective may be {worst:.1e} of itself above the optimum")
-    edge = [f"{side} {place} (C={one.C:g})" for place, side, one in both if one.at_edge]
+    edge = [f"{side} at {_said(place)} (C={one.C:g})" for place, side, one in both if one.at_edge]
     if edge:
         notes.append(f"C was chosen at the edge of its grid for {', '.join(edge[:3])}: a wider grid may do better")
-    dead = [one.dead for _, _, one in both]
-    if max(dead):
-        notes.append(f"up to {max(dead):,} columns do not vary over the training rows and were left out")
     delta = next(abs(row["delta"]) for row in detail["layers"] if row["name"] == str(main))
     if detail["swing"] is not None and 0 < delta < detail["swing"]:
         notes.append(
@@ -259,3 +256,7 @@ def _warnings(detail: dict[str, Any], scores: dict[Place, tuple[Scores, Scores]]
             "a weakly configured probe would not have shown it"
         )
     return notes
+
+
+def _said(place: Place) -> str:
+    return f"layer {place}" if isinstance(place, int) else place
