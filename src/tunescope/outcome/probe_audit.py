@@ -86,10 +86,9 @@ class ProbeAudit:
     @property
     def table(self) -> dict[str, Any]:
         """JSON-able, as the report draws it: accuracy[scaling][rows][C], and `parts`, the shares of the swing."""
-        rows, Cs, scalings = (list(dict.fromkeys(key[axis] for key in self.surface)) for axis in range(3))
+        rows, Cs, scalings = (list(dict.fromkeys(axis)) for axis in zip(*self.surface, strict=True))
         accuracy = [[[self.surface[n, C, scaling] for C in Cs] for n in rows] for scaling in scalings]
         return {"rows": rows, "Cs": Cs, "scalings": scalings, "accuracy": accuracy, "swing": self.swing, "parts": self.share}
-
 
 
 def probe_audit(
