@@ -65,7 +65,8 @@ def probe(rows: list[dict], *, weak: bool = True) -> dict:
     layers[min(1, len(layers) - 1)]["tuned"] |= {"converged": False}
     surface = [[[0.42 + 0.05 * r + 0.11 * c - 0.02 * r * c + 0.04 * s for c in range(4)] for r in range(4)] for s in range(3)]
     return {
-        "kind": "probe", "name": "banking77", "classes": [f"class {i}" for i in range(77)], "train": 10_003, "test": 3_080, "majority": 0.013,
+        "kind": "probe", "name": "banking77", "classes": [f"class {i}" for i in range(77)],
+        "train": 10_003, "test": 3_080, "majority": 0.013,
         "protocol": {"name": "strong", "rows": 10_003, "scaling": "standardised", "Cs": [0.001, 0.01, 0.1, 1.0], "folds": 3, "seed": 0},
         "layers": layers, "weak": layers[:3] if weak else None, "mteb": None, "swing": 0.117,
         "audit": {"rows": [500, 1000, 2000, 10_003], "Cs": [0.01, 0.1, 1, 10], "scalings": ["unit norm", "standardised", "none"],

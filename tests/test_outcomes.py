@@ -56,8 +56,8 @@ def everything(pair, tmp_path_factory):
     scores.write_text("id,base,tuned\n" + "".join(f"q{i},{i % 2},1\n" for i in range(40)))
     labelled, test, texts = table(folder / "train.jsonl"), table(folder / "test.jsonl", 40, seed=1), folder / "held.txt"
     texts.write_text("\n".join(sentences(20, seed=2)) + "\n")
-    options = {"labels": "topic", "test": test, "lm": texts, "results": f"acc={scores}", "retrieval": collection(), "ruler": True}
-    return ts.diff(*map(str, pair), labelled, device="cpu", **options)
+    options = {"labels": "topic", "test": test, "audit": True, "lm": texts, "results": f"acc={scores}", "retrieval": collection()}
+    return ts.diff(*map(str, pair), labelled, device="cpu", ruler=True, **options)
 
 
 def test_every_task_gives_rows_and_a_detail_of_its_own(everything):
@@ -114,6 +114,14 @@ def test_probes_stand_at_every_layer_and_the_output_on_the_rows_that_were_read(e
     assert abs(detail["layers"][-1]["base"]["accuracy"] - right) <= 1 / 40  # one row at the boundary
 
 
+def test_the_audit_stands_beside_the_probe_and_on_the_page(everything):
+    detail = next(detail for detail in everything.payload["outcome_details"] if detail["kind"] == "probe")
+    audit = detail["audit"]
+    assert np.shape(audit["accuracy"]) == (len(audit["scalings"]), len(audit["rows"]), len(audit["Cs"]))
+    assert sum(audit["parts"].values()) == pytest.approx(audit["swing"])  # Shapley shares add up
+    assert "How much is the probe’s own doing?" in everything.html()
+
+
 def test_the_ruler_is_told_in_outcome_units_too(everything):
     found = everything.payload["ruler"]["outcomes"]
     assert {(row["kind"], row["name"]) for row in found} == {("retrieval", "words"), ("language", "held")}
@@ -160,6 +168,7 @@ def test_rows_that_gained_the_classes_read_better_and_the_others_do_not(tmp_path
     [
         ({"labels": "topics"}, UnknownName, "unknown column of labels in .*'topics'; did you mean topic"),
         ({"test": "x.jsonl"}, InputError, "a test file was given without labels"),
+        ({"audit": True}, InputError, "an audit of the probe was asked for without labels"),
         ({"query_prompt": "q: "}, InputError, "none was given .--retrieval FOLDER"),
         ({"retrieval": "no/such/folder"}, TextsError, "no/such/folder"),
         ({"lm": "no-such.txt"}, TextsError, "no-such.txt: no such file"),

@@ -90,6 +90,9 @@ Test = Annotated[
         "--test", metavar="FILE", rich_help_panel=_OUTCOMES, help="Labelled texts that probes are judged by. Default: a quarter of --texts."
     ),
 ]
+Audit = Annotated[
+    bool, typer.Option("--audit", rich_help_panel=_OUTCOMES, help="Also how much of BASE's accuracy is the probe: rows, C and scaling.")
+]
 LanguageTexts = Annotated[
     list[str] | None,
     typer.Option(

@@ -61,6 +61,7 @@ def diff(
     passage_prompt: str | None = None,
     labels: str | None = None,
     test: Any = None,
+    audit: bool = False,
     lm: Any = (),
     results: Any = (),
     mteb: Any = (),
@@ -98,7 +99,8 @@ def diff(
         retrieval: did search get better or worse? A folder in the BEIR layout ("folder:split"), a Collection, or a list of these.
             query_prompt, passage_prompt: put before every query and passage; None: as the base declares.
         labels: did classes become easier to tell apart? The column of the texts' classes; a linear probe at every layer of both. test:
-            further labelled texts that are only judged by; without them a quarter of every class is held out.
+            further labelled texts that are only judged by; without them a quarter of every class is held out. audit: also how much of the
+            base's accuracy is the probe itself (rows, C, scaling).
         lm: held-out texts (a file, a list of files, {name: texts}) on which both are compared as language models.
         results: per-item results measured elsewhere: (base, tuned) files of lm-evaluation-harness, Inspect, MTEB or a table, or one table
             of id, base, tuned ("acc=scores.csv" where the metric has to be named); or a list of these. mteb: names of MTEB tasks, where
@@ -119,7 +121,7 @@ def diff(
     _check_ruler(ruler, pooling, one_at_a_time=one_at_a_time)
     controls = named_controls(controls)
     _check_method(method, ruler=ruler, controls=controls)
-    asked = Asked(retrieval, query_prompt, passage_prompt, labels, test, lm, results, mteb, margin)
+    asked = Asked(retrieval, query_prompt, passage_prompt, labels, test, audit, lm, results, mteb, margin)
     _check_asked(asked, pooling, method, one_at_a_time=one_at_a_time)
     tasks = asked.read(column=column, seed=seed)
     chosen, said, say = select(measures), declared(tuned_by), progress or (lambda stage, done, total: None)

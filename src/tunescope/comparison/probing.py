@@ -15,6 +15,7 @@ from tunescope.comparison.sources import Given
 from tunescope.comparison.tasks import Measured, Tasks
 from tunescope.errors import InputError
 from tunescope.outcome.mteb_tasks import ClassificationTask
+from tunescope.outcome.probe_audit import probe_audit
 from tunescope.outcome.probes import probe
 from tunescope.texts.labelled import Labelled, labelled
 
@@ -49,8 +50,10 @@ def _probed(known: Labelled, sides: Sequence[Sequence[Pairing]], name: str, task
     base, tuned = ({key: _stacked(sides, key, side)[order] for key in places} for side in ("x", "y"))
     say(f"probing {name}", 0, 1)
     found = probe(base, tuned, labels, test=np.array(known.test), name=name, margin=tasks.margins["probe"], seed=tasks.seed)
-    say(f"probing {name}", 1, 1)
     detail = _placed(found.detail, places) | {"split": known.split, "source": known.source, "hash": known.sha256}
+    if tasks.audit:
+        detail["audit"] = probe_audit(base[found.main], labels, test=np.array(known.test), seed=tasks.seed).table
+    say(f"probing {name}", 1, 1)
     return Measured(found.outcomes, (detail,), (*known.warnings, *found.warnings))
 
 

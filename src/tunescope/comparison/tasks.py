@@ -45,6 +45,7 @@ class Asked:
     passage_prompt: str | None = None
     labels: str | None = None
     test: Any = None
+    audit: bool = False
     lm: Any = ()
     results: Any = ()
     mteb: Any = ()
@@ -54,6 +55,8 @@ class Asked:
         """Everything that needs no model. Raises what the readers raise, and InputError."""
         if self.test is not None and self.labels is None:
             raise InputError("a test file was given without labels; name the column that holds them (--labels COLUMN)")
+        if self.audit and self.labels is None and not self.mteb:
+            raise InputError("an audit of the probe was asked for without labels; name the column that holds them (--labels COLUMN)")
         if not (self.retrieval or self.mteb) and (self.query_prompt is not None or self.passage_prompt is not None):
             raise InputError("prompts for queries and passages are of a retrieval collection, and none was given (--retrieval FOLDER)")
         margins = margins_of(self.margin)
@@ -67,6 +70,7 @@ class Asked:
             collections=(*collections, *(one.collection for one in searched)),
             prompts={"query_prompt": self.query_prompt, "passage_prompt": self.passage_prompt},
             labels=self.labels,
+            audit=self.audit,
             test=test,
             classifications=tuple(one for one in named if isinstance(one, ClassificationTask)),
             texts=texts,
@@ -80,12 +84,14 @@ class Asked:
 @dataclass(frozen=True)
 class Tasks:
     """What is to be measured. prompts: of queries and passages. labels, test: the column of the comparison's texts, and further texts that
-    are only judged by. texts: held out, for language-model loss. margins: the difference that would not matter, by kind."""
+    are only judged by. audit: whether probes are audited too. texts: held out, for language-model loss. margins: the difference that
+    would not matter, by kind."""
 
     collections: tuple[Collection, ...] = ()
     prompts: Mapping[str, Any] = field(default_factory=dict)
     labels: str | None = None
     test: Corpus | None = None
+    audit: bool = False
     classifications: tuple[ClassificationTask, ...] = ()
     texts: Mapping[str, Corpus] = field(default_factory=dict)
     results: tuple[ExternalResults, ...] = ()

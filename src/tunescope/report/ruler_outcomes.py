@@ -21,11 +21,13 @@ def groups(payload: reading.Payload) -> list[list[dict[str, Any]]]:
     by_task: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for mark in marks:
         if mark.get("delta") is not None:
-            by_task.setdefault((mark["kind"], mark["name"], mark["metric"]), []).append(mark | {"tuned": False})
+            by_task.setdefault((mark["kind"], mark["name"], mark["metric"]), []).append({"tuned": False} | mark)
     made = []
     for (kind, name, metric), rows in by_task.items():
         own = _own(payload, kind, name, metric)
         higher = own["higher_is_better"] if own else True
+        if any(row["tuned"] for row in rows):  # measured on the same part of the task as the marks
+            own = None
         tuned = [{"label": TUNED, "delta": own["delta"], "value": own["tuned"], "tuned": True}] if own else []
         shared = {"kind": kind, "name": name, "metric": metric, "higher": higher}
         listed = [

@@ -104,7 +104,8 @@ def _named(names: list[str], most: int = 4) -> str:
 def _protocol(probe: Probe) -> str:
     """What was trained on how much, and what guessing would give."""
     made = probe.get("protocol") or {}
-    said = f"{count(len(probe.get('classes') or []))} classes, {count(probe.get('train'))} training and {count(probe.get('test'))} held-out rows"
+    classes = count(len(probe.get("classes") or []))
+    said = f"{classes} classes, {count(probe.get('train'))} training and {count(probe.get('test'))} held-out rows"
     if probe.get("majority") is not None:
         said += f"; always guessing the most frequent class gives {three(probe['majority'])}"
     parts = [f"probe “{made['name']}”"] if made.get("name") else []
