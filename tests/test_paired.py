@@ -74,7 +74,8 @@ def test_items_all_alike_are_equivalent_only_if_there_are_enough(n, verdict):
     """The rule of three: n items without a change leave up to 1 − .05^(1/n) of all items free to change."""
     scores = np.arange(n) % 2
     found = paired(scores, scores, margin=0.01)
-    assert (found.delta, found.low, found.high, found.p, found.sd) == (0, 0, 0, 1, 0)
+    assert (found.delta, found.p, found.sd) == (0, 1, 0)
+    assert (-found.low, found.high) == pytest.approx((1 - 0.05 ** (1 / n),) * 2)
     assert found.equivalence_p == pytest.approx(0.99**n)
     assert (found.verdict, found.detectable, found.disjoint) == (verdict, None, False)
 
@@ -87,6 +88,28 @@ def test_equivalence_of_a_few_changed_items_is_counted(broken, mended, n):
     tuned[0 : 2 * mended : 2] = 1
     expected = max(sum(math.comb(n, k) * 0.02**k * 0.98 ** (n - k) for k in range(count + 1)) for count in (broken, mended))
     assert paired(base, tuned, margin=0.02).equivalence_p == pytest.approx(expected, rel=1e-9)
+
+
+def test_rare_large_drops_are_looked_for_under_slight_changes():
+    """A share of items as large as the margin drops by 1, which is a mean of −margin: at most 5% of data sets may call it equivalent."""
+    called = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        base = draw.random(300)
+        d = -(draw.random(300) < 0.01).astype(float) + 1e-4 * draw.normal(size=300)
+        called += paired(base, base + d, margin=0.01).verdict == "equivalent"
+    assert called / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.parametrize(("broken", "mended", "verdict"), [(0, 5, 0), (0, 6, 1), (0, 12, 1), (2, 9, 0), (2, 12, 1)])
+def test_a_difference_is_shown_only_where_interval_and_exact_test_agree(broken, mended, verdict):
+    base = np.tile([0.0, 1.0], 150)
+    tuned = base.copy()
+    tuned[1 : 1 + 2 * broken : 2], tuned[0 : 2 * mended : 2] = 0, 1
+    found = paired(base, tuned, margin=0)
+    assert found.p == pytest.approx(stats.binomtest(broken, broken + mended).pvalue)
+    assert found.verdict == ("better" if found.p <= 0.05 and found.low > 0 else "no difference shown")
+    assert verdict or found.verdict == "no difference shown"
 
 
 def test_nothing_but_zeros_has_no_scale_and_is_no_proof():

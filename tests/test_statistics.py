@@ -62,10 +62,12 @@ def test_random_signs_count_ties_in_spite_of_rounding():
 
 
 def test_random_signs_of_many_are_drawn():
-    d = np.random.default_rng(0).choice([-1.0, 1.0], 60, p=[0.38, 0.62])
-    exact = stats.binomtest(int((d > 0).sum()), 60).pvalue
-    assert paired_permutation(d) == pytest.approx(exact, abs=4 * math.sqrt(exact / 10_000))
-    assert paired_permutation(np.ones(200)) == 1 / 10_001
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], 60, p=[0.38, 0.62])
+    exact = stats.binomtest(int((signs > 0).sum()), 60).pvalue
+    assert paired_permutation(signs) == pytest.approx(exact)  # of one size: counted
+    nearly = signs * (1 + 1e-6 * np.arange(60))
+    assert paired_permutation(nearly) == pytest.approx(exact, abs=4 * math.sqrt(exact / 10_000) + 0.05)  # ties of the sum are broken
+    assert paired_permutation(np.arange(1.0, 201.0)) == 1 / 10_001
     assert paired_permutation(np.ones(1)) == paired_permutation(np.zeros(9)) == 1
     assert paired_permutation(np.ones(16)) == 2 / 2**16
 

@@ -62,6 +62,8 @@ class Outcome:
         reason: str | None = None,
     ) -> Outcome:
         """The row of a paired comparison."""
+        if paired.verdict == "not evaluable" and reason is None:
+            reason = f"a difference is judged over two {items} or more, got {paired.n}"
         shared = ("base", "tuned", "delta", "low", "high", "p", "sd", "equivalence_p", "detectable")
         numbers = {key: _number(getattr(paired, key)) for key in shared}
         return cls(

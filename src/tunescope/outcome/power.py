@@ -100,8 +100,9 @@ def _of_outcome(row: Mapping[str, Any], effect: float, power: float, level: floa
 
 def _of_geometry(payload: Mapping[str, Any], effect: float) -> TextsPlan | None:
     """The layer whose interval of the default measure is widest."""
-    measure, places = payload.get("default_measure"), [*(payload.get("layers") or []), *(payload.get("sites") or {}).values()]
-    cells = [(place["name"], place["measures"].get(measure) or {}) for place in places]
+    measure, places = payload.get("default_measure"), [(row["name"], row) for row in payload.get("layers") or []]
+    places += list((payload.get("sites") or {}).items())
+    cells = [(name, place["measures"].get(measure) or {}) for name, place in places]
     widths = [
         ((cell["high"] - cell["low"]) / 2, name) for name, cell in cells if cell.get("low") is not None and cell.get("high") is not None
     ]

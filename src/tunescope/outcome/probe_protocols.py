@@ -12,7 +12,8 @@ from torch import Tensor
 from tunescope.errors import UnknownName
 
 SCALINGS = ("raw", "unit", "standardised")
-DEAD = 1e-6  # a column whose deviation is below this share of the largest one is constant: its digits are rounding
+ROUNDING = 1e-12  # of the largest deviation: columns below are left out of the median
+DEAD = 1e-6  # a column whose deviation is below this share of the median one is constant: its digits are rounding
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def training_draws(protocol: Protocol, labels: np.ndarray, seed: int) -> list[np
 def scaled(train: Tensor, test: Tensor, scaling: str) -> tuple[Tensor, Tensor, int]:
     """Both sides in float32, scaled by the training rows alone, and how many dead columns were set to zero.
 
-    A column is dead where its deviation over the training rows is below 10⁻⁶ of the largest; to standardise it would blow rounding up.
+    A column is dead where its deviation over the training rows is below 10⁻⁶ of the median one; to standardise it would blow rounding up.
     Raises UnknownName for another scaling.
     """
     if scaling not in SCALINGS:
@@ -96,6 +97,7 @@ def scaled(train: Tensor, test: Tensor, scaling: str) -> tuple[Tensor, Tensor, i
         sides = [rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300) for rows in (train, test)]
         return sides[0].float(), sides[1].float(), 0
     mean, deviation = train.mean(0), train.std(0, correction=0)
-    dead = deviation <= DEAD * deviation.max()
+    alive = deviation[deviation > ROUNDING * deviation.max()]
+    dead = deviation <= DEAD * (alive.median() if len(alive) else 0.0)
     factor = torch.where(dead, 0.0, 1 / torch.where(dead, 1.0, deviation))
     return ((train - mean) * factor).float(), ((test - mean) * factor).float(), int(dead.sum())

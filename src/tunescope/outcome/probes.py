@@ -14,7 +14,7 @@ from tunescope.errors import ActivationError, AlignmentError, InputError, TextsE
 from tunescope.outcome.outcome import Outcome
 from tunescope.outcome.probe_protocols import Protocol, protocol_of
 from tunescope.outcome.probe_scores import Scores, Task, probe_scores
-from tunescope.stats import Paired, mcnemar, paired
+from tunescope.stats import Paired, paired
 
 OUTPUT = "output"
 TEST_SHARE = 0.25
@@ -93,9 +93,10 @@ def probe(
 def compare(base: Scores, tuned: Scores, *, margin: float, seed: int) -> Paired:
     """Paired over held-out rows; p of exact McNemar where each row is right or wrong."""
     found = paired(base.correct, tuned.correct, margin=margin, seed=seed)
-    if set(np.unique([base.correct, tuned.correct])) <= {0.0, 1.0} and found.p is not None:
-        return replace(found, p=mcnemar(base.correct.astype(bool), tuned.correct.astype(bool)).p)
-    return found
+    if base is not tuned or found.low is None:
+        return found
+    found = replace(found, low=0.0, high=0.0)  # the very same rows: nothing is left to chance
+    return replace(found, equivalence_p=0.0, verdict="equivalent") if margin > 0 else found
 
 
 def make_task(labels: Sequence[Any], test: Any, *, seed: int = 0) -> tuple[Task, tuple[str, ...]]:

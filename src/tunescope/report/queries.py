@@ -38,7 +38,7 @@ def _lead(found: dict[str, Any], counts: dict[str, Any]) -> str:
     top = f"the first {cut}" if cut else "the top"
     return (
         f"Of {count(found.get('queries'))} queries {count(counts.get('broken'))} broke: a relevant passage left {top} and the score fell. "
-        f"{count(counts.get('mended'))} were mended, the other way round; {count(counts.get('same'))} did neither."
+        f"{count(counts.get('mended'))} mended, the other way round; {count(counts.get('same'))} did neither."
     )
 
 
@@ -57,7 +57,7 @@ def _about(found: dict[str, Any]) -> str:
     if isinstance(cut, int | float) and cut:
         said.append(f"{count(cut)} texts cut at that length")
     if isinstance(missing, int | float) and missing:
-        said.append(f"{count(missing)} judged passages are not in the corpus")
+        said.append(f"{count(missing)} queries have no judgement and are left out")
     said += [str(warning).rstrip(".") for warning in found.get("warnings") or []]
     return f"{'; '.join(said)}." if said else ""
 

@@ -28,7 +28,7 @@ def _lead(found: dict[str, Any]) -> str:
     worse = [str(row["title"]) for row in found["choices"] if row.get("verdict") == "worse"]
     said = ["Tuned queries, searched in passages that were embedded in one way or another."]
     if worse:
-        said.append(f"Worse than embedding the corpus again: {', '.join(worse)}.")
+        said.append(f"Worse than embedding the corpus again: {'; '.join(worse)}.")
     best = next((row for row in found["choices"] if row.get("key") == found.get("cheapest")), None)
     if best and best["key"] != KEPT:
         said.append(f"The cheapest choice shown to be as good: {best['title']}.")

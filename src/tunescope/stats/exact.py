@@ -30,7 +30,8 @@ def sign_test(differences: np.ndarray) -> float:
 def paired_permutation(differences: np.ndarray, *, clusters: np.ndarray | None = None, draws: int = DRAWS, seed: int = 0) -> float:
     """Two-sided p of the mean of paired differences: how often random signs make its size at least as large.
 
-    Zeros change nothing and are set aside; up to 16 others are enumerated, p = k/2ᵐ; more are drawn, p = (1 + k)/(1 + draws).
+    Zeros change nothing and are set aside; up to 16 others are enumerated, p = k/2ᵐ; more are drawn, p = (1 + k)/(1 + draws). Differences
+    of one size are counted at any number, which is McNemar's exact test.
 
     Args:
         differences: (n,) tuned − base of the same items. clusters: (n,); the items of a cluster keep their signs to each other.
@@ -47,6 +48,8 @@ def paired_permutation(differences: np.ndarray, *, clusters: np.ndarray | None =
     count, seen = len(d), abs(d.sum()) - _TIE * np.abs(d).sum()
     if count == 0:
         return 1.0
+    if np.ptp(np.abs(d)) <= _TIE * np.abs(d).max():  # all of one size, as right and wrong are: McNemar's exact test
+        return float(stats.binomtest(int((d > 0).sum()), count).pvalue)
     if count <= FLIPS:
         patterns = np.arange(2 ** (count - 1))[:, None] >> np.arange(count) & 1  # the last sign stays: the mirror half has the same sizes
         return float(np.mean(np.abs((1 - 2 * patterns) @ d) >= seen))

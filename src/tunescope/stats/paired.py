@@ -15,6 +15,7 @@ from tunescope.stats.exact import paired_permutation
 
 VERDICTS = ("better", "worse", "equivalent", "no difference shown", "not evaluable")
 LEVEL = 0.05
+SLIGHT = 0.1  # of the margin: a smaller change is none, where rare large ones are looked for
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def paired(
     """Compare per-item scores of the same items.
 
     low, high: symmetric studentised bootstrap (`mean_intervals`). p: random signs (`paired_permutation`). Verdict: "equivalent" when both
-    one-sided tests at 5% place the difference inside ±margin; else "better" or "worse" when the interval excludes 0; else "no difference
-    shown". Items that are all alike make delta 0, interval [0, 0] and p 1, but are equivalent only if there are enough of them
-    (`equivalence_p`).
+    one-sided tests at 5% place the difference inside ±margin; else "better" or "worse" when the interval excludes 0 and p is at most .05;
+    else "no difference shown". Items that are all alike make delta 0 and p 1; their interval reaches as far as n items leave open
+    (`unseen`), and they are equivalent only if there are enough of them (`equivalence_p`).
 
     Args:
         base, tuned: (n,) scores; an item that is NaN on a side is left out of everything and counted in `left_out`.
@@ -94,6 +95,10 @@ def paired(
     (low, high), (base_low, base_high), (tuned_low, tuned_high) = mean_intervals(
         np.stack([d, base, tuned]), clusters=clusters, level=1 - LEVEL, seed=seed
     )
+    if not np.any(d):
+        high = unseen(base, clusters=clusters)
+        low = -high
+    p = paired_permutation(d, clusters=clusters, seed=seed)
     equivalence_p = equivalence(base, tuned, margin=margin, clusters=clusters) if margin > 0 else None
     return Paired(
         base=float(base.mean()),
@@ -101,7 +106,7 @@ def paired(
         delta=float(d.mean()),
         low=low,
         high=high,
-        p=paired_permutation(d, clusters=clusters, seed=seed),
+        p=p,
         n=len(d),
         sd=float(d.std(ddof=1)),
         margin=margin,
@@ -113,7 +118,7 @@ def paired(
         tuned_low=tuned_low,
         tuned_high=tuned_high,
         disjoint=bool(base_high < tuned_low or tuned_high < base_low),
-        verdict=_verdict(low, high, equivalence_p, higher_is_better),
+        verdict=_verdict(low, high, p, equivalence_p, higher_is_better),
         left_out=left_out,
     )
 
@@ -121,10 +126,11 @@ def paired(
 def equivalence(base: np.ndarray, tuned: np.ndarray, *, margin: float, clusters: np.ndarray | None = None) -> float:
     """The larger p of two one-sided tests: that the mean difference is −margin or less, and that it is margin or more.
 
-    Student's t at (margin − |mean|)/se. Where fewer than ten items (or clusters) differ, se says little, and the two hypotheses are
-    tested by counting instead: no item can change by more than R, the range of all scores, so a mean of −margin needs a share margin/R
-    of items to fall; p = P(Binomial(n, margin/R) ≤ those that fell), and the same for those that rose. So n items that are all alike
-    have p = (1 − margin/R)ⁿ: 299 of them for 5% at a hundredth of the range.
+    Student's t at (margin − |mean|)/se. Where fewer than ten items (or clusters) differ by more than a tenth of the margin, se says little
+    of rare large changes, and the two hypotheses are tested by counting instead: no item can change by more than R, the range of all
+    scores, so a mean of −margin needs a share margin/R of items to fall (.9·margin/R, to fall by more than that tenth, where others change
+    by less); p = P(Binomial(n, share) ≤ those that fell), and the same for those that rose. So n items that are all alike have
+    p = (1 − margin/R)ⁿ: 299 of them for 5% at a hundredth of the range.
 
     Args:
         base, tuned: (n,) finite scores. margin: above 0.
@@ -133,17 +139,32 @@ def equivalence(base: np.ndarray, tuned: np.ndarray, *, margin: float, clusters:
     """
     d = tuned - base
     sums, sizes = grouped(d[None], clusters)
-    if np.count_nonzero(sums) >= FEW:
+    slight = SLIGHT * margin
+    if not np.any((sums != 0) & (np.abs(sums) <= slight * sizes)):
+        slight = 0.0
+    fell, rose = sums < -slight * sizes, sums > slight * sizes
+    if np.count_nonzero(fell | rose) >= FEW:
         se, df = standard_error(d, clusters)
         tails = stats.t.sf((margin + np.array([1, -1]) * d.mean()) / se, df) if se else np.where(abs(d.mean()) < margin, [0.0], [1.0])
         return float(np.max(tails))
-    scores = np.concatenate([base, tuned])
-    reach = float(np.ptp(scores)) or float(np.abs(scores).max())
-    moved = [int((sums < 0).sum()), int((sums > 0).sum())]
+    reach, moved = _reach(base, tuned), [int(fell.sum()), int(rose.sum())]
     if not reach or abs(d.mean()) >= margin:
         return 1.0
-    share = min(1.0, margin / reach * len(d) / (len(sizes) * float(sizes.max())))  # of clusters, were the largest ones to fall
+    share = min(1.0, (margin - slight) / reach * len(d) / (len(sizes) * float(sizes.max())))  # of clusters, were the largest ones to fall
     return float(np.max(stats.binom.cdf(moved, len(sizes), share)))
+
+
+def unseen(scores: np.ndarray, *, clusters: np.ndarray | None = None) -> float:
+    """How far from 0 the mean difference of items that are all alike, (n,) scores on both sides, may lie at 95%: R·(1 − .05^(1/n)), about
+    3R/n, with R the range of the scores: a larger share of changed items would have shown one (the rule of three)."""
+    groups = len(scores) if clusters is None else len(np.unique(clusters))
+    return _reach(scores, scores) * (1 - LEVEL ** (1 / groups))
+
+
+def _reach(base: np.ndarray, tuned: np.ndarray) -> float:
+    """The most a score can change: the range of all of them, or their size where they are all one."""
+    scores = np.concatenate([base, tuned])
+    return float(np.ptp(scores)) or float(np.abs(scores).max())
 
 
 def mcnemar(base_right: np.ndarray, tuned_right: np.ndarray) -> McNemar:
@@ -185,10 +206,10 @@ def _detectable(d: np.ndarray, clusters: np.ndarray | None) -> float | None:
     return detectable_effect(sd=se * math.sqrt(df + 1), n=df + 1) if se else None
 
 
-def _verdict(low: float, high: float, equivalence_p: float | None, higher_is_better: bool) -> str:
+def _verdict(low: float, high: float, p: float, equivalence_p: float | None, higher_is_better: bool) -> str:
     if equivalence_p is not None and equivalence_p <= LEVEL:
         return "equivalent"
-    if low <= 0 <= high:
+    if low <= 0 <= high or p > LEVEL:
         return "no difference shown"
     return "better" if (low > 0) == higher_is_better else "worse"
 

@@ -50,8 +50,9 @@ def labelled(
 ) -> Labelled:
     """The texts of `corpus` with the classes of its `column`, and held-out rows.
 
-    test: the held-out texts, with the same column; without it, of every class the share of rows whose blake2b(seed, text, occurrence) is
-    smallest (25% by default, at least one where a class has two rows), so the same texts give the same split in any order. A class that
+    test: the held-out texts, with the same column; without it, of every class the share of rows whose blake2b(seed, text) is smallest
+    (25% by default, at least one where a class has two texts), so the same texts give the same split in any order and copies of a text
+    stay on one side. A class that
     the test rows have and the training rows lack is refused: no probe can name it. folds: how many folds the training rows must serve;
     fewer rows than folds is an error, a class with fewer a warning.
 
@@ -103,16 +104,18 @@ def _missing(cell: Any) -> bool:
 
 
 def _chosen(texts: Sequence[str], names: Sequence[str], share: float, seed: int) -> set[int]:
-    by_class: dict[str, list[tuple[bytes, int]]] = {}
-    seen: Counter[str] = Counter()
+    by_class: dict[str, dict[bytes, list[int]]] = {}
     for row, (text, name) in enumerate(zip(texts, names, strict=True)):
-        key = hashlib.blake2b(f"{seed}\0{seen[text]}\0{text}".encode(), digest_size=16).digest()
-        seen[text] += 1
-        by_class.setdefault(name, []).append((key, row))
+        key = hashlib.blake2b(f"{seed}\0{text}".encode(), digest_size=16).digest()
+        by_class.setdefault(name, {}).setdefault(key, []).append(row)
     held: set[int] = set()
     for keyed in by_class.values():
-        wanted = min(len(keyed) - 1, max(1, round(share * len(keyed))))
-        held |= {row for _, row in sorted(keyed)[:wanted]}
+        wanted, chosen = round(share * sum(map(len, keyed.values()))), set[int]()
+        for key in sorted(keyed)[:-1]:  # copies of a text stay together, and one text is left to train on
+            if len(chosen) >= max(1, wanted):
+                break
+            chosen |= set(keyed[key])
+        held |= chosen
     return held
 
 
