@@ -91,6 +91,46 @@ def test_holm_is_over_the_main_rows_of_the_tasks(everything):
     assert all(row["p_holm"] is None for row in everything.outcomes if row not in mains)
 
 
+def test_power_is_planned_from_a_saved_result(everything, tmp_path):
+    everything.save(tmp_path / "out")
+    done = CliRunner().invoke(app, ["power", str(tmp_path / "out"), "--effect", ".01"])
+    assert done.exit_code == 0, done.output
+    assert "words" in done.stdout
+    assert "texts" in done.stdout
+
+
+def test_the_length_asked_for_is_the_length_of_every_task(pair):
+    found = ts.diff(*map(str, pair), sentences(20), max_length=6, retrieval=collection(), lm={"held": sentences(9, 2)}, device="cpu")
+    lengths = {detail["kind"]: detail.get("max_length") for detail in found.payload["outcome_details"]}
+    assert lengths["retrieval"] == lengths["language"] == 6
+
+
+def test_tasks_of_one_name_stay_apart(tmp_path):
+    for folder, tuned in (("x", 0), ("y", 1)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.csv").write_text("id,base,tuned\n" + "".join(f"q{i},0,{tuned}\n" for i in range(30)))
+    rows = np.random.default_rng(0).normal(size=(30, 4))
+    found = ts.diff(rows, rows + 0.1, results=[f"acc={tmp_path}/x/s.csv", f"+acc={tmp_path}/y/s.csv"])
+    assert [(row["name"], row["verdict"]) for row in found.outcomes] == [("s", "no difference shown"), ("s (2)", "better")]
+    assert "s (2)" in found.payload["outcome_headline"]
+
+
+def test_a_metric_of_one_s_own_is_given_its_direction_by_a_sign(tmp_path):
+    (tmp_path / "s.csv").write_text("id,base,tuned\n" + "".join(f"q{i},1,0\n" for i in range(30)))
+    rows = np.random.default_rng(0).normal(size=(30, 4))
+    (row,) = ts.diff(rows, rows + 0.1, results=f"-slips={tmp_path}/s.csv").outcomes
+    assert (row["metric"], row["higher_is_better"], row["verdict"]) == ("slips", False, "better")
+    with pytest.raises(InputError, match="--results .slips=FILES where more is better"):
+        ts.diff(rows, rows + 0.1, results=f"slips={tmp_path}/s.csv")
+
+
+def test_a_collection_too_small_for_bridges_is_searched_all_the_same(pair):
+    three = Collection.of({f"d{i}": text for i, text in enumerate(sentences(3))}, {"q": "the cat"}, {"q": {"d0": 1}})
+    found = ts.diff(*map(str, pair), sentences(20), retrieval=three, device="cpu")
+    assert {row["kind"] for row in found.outcomes} == {"retrieval"}
+    assert found.outcomes[0]["reason"] == "a difference is judged over two queries or more, got 1"
+
+
 def test_results_of_elsewhere_are_the_file_s_own_numbers(everything):
     row = next(row for row in everything.outcomes if row["kind"] == "external")
     assert (row["base"], row["tuned"], row["n"], row["metric"], row["verdict"]) == (0.5, 1.0, 40, "acc", "better")
@@ -223,6 +263,8 @@ def test_a_smaller_collection_keeps_every_judged_passage_of_its_queries():
     assert set(part.qrels) == set(part.query_ids) < set(whole.query_ids)
     assert all(set(row) <= set(part.doc_ids) for row in part.qrels.values())
     assert smaller(whole, queries=99, passages=99) is whole
+    rare = Collection.of({"d": "a", "e": "b"}, {f"q{i}": "c" for i in range(50)}, {f"q{i}": {"d": int(i == 7)} for i in range(50)})
+    assert smaller(rare, queries=3, passages=2).query_ids == ("q7",)
 
 
 def test_the_command_line_measures_and_prints_both_answers(pair, tmp_path):

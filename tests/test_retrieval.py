@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
 import tunescope as ts
-from tiny_models import TEXTS, WORDS, save_adapter, save_model, save_sentence_transformer, tiny_model, tiny_tokenizer
+from tiny_models import TEXTS, WORDS, save_adapter, save_model, save_sentence_transformer, tiny_model, tiny_tokenizer, tokenizer_for
 from tunescope.errors import ActivationError, AlignmentError, InputError, UnknownName
 from tunescope.models.quiet import quietly
 from tunescope.outcome.embedding import embed
@@ -323,7 +324,7 @@ def test_an_adapter_on_its_base_through_folders(tmp_path):
     assert result.detail["prompts"] == {"query": "the ", "passage": "a "}
     assert (result.detail["max_length"], result.detail["truncated"]) == (64, 0)
     sides = [vectors.name for vectors in result.vectors]
-    assert list(dict.fromkeys(stages)) == [f"{what} of collection through {name}" for name in sides for what in ("queries", "passages")]
+    assert list(dict.fromkeys(stages)) == [f"{what} of collection, {Path(name).name}" for name in sides for what in ("queries", "passages")]
 
 
 def test_a_model_that_confuses_the_words_of_one_topic():
@@ -353,6 +354,17 @@ def test_a_model_that_confuses_the_words_of_one_topic():
     assert list(broken[hit]) == list(base_found[hit])
     assert not broken[~hit].any()
     assert np.abs(table["ndcg@10_delta"][~hit]).mean() < 0.01
+
+
+def test_the_similarity_a_model_declares_is_the_one_searched_by(tmp_path):
+    model = ts.load_model((tiny_model("bert"), tokenizer_for("bert")))
+    model.output = replace(model.output, similarity="dot")
+    both = Collection.of({f"d{i}": text for i, text in enumerate(TEXTS)}, {"q1": "cat dog"}, {"q1": {"d0": 1}})
+    found = ts.retrieval(model, model, both)
+    assert found.detail["similarity"] == "dot"
+    by_hand = found.vectors[0].queries.astype(float) @ found.vectors[0].passages.T.astype(float)
+    assert found.rankings[0].documents[0, 0] == by_hand[0].argmax()
+    assert "declares the similarity dot; both are searched by cosine" in ts.retrieval(model, model, both, similarity="cosine").warnings[0]
 
 
 def test_a_prompt_that_the_tuned_model_declares_and_the_base_does_not_is_said(tmp_path):

@@ -44,9 +44,9 @@ class ChatTemplate:
         The opening of an answer (the generation prompt) follows where the last turn is the user's, as it does when the model is asked.
         Hashes are those of the rendered texts; `whole` stays as it was given. Raises TextsError naming a text that the template refuses.
         """
-        return tuple(replace(one, corpus=self._rendered(one.corpus)) for one in sets)
+        return tuple(replace(one, corpus=self.rendered(one.corpus)) for one in sets)
 
-    def _rendered(self, corpus: Corpus) -> Corpus:
+    def rendered(self, corpus: Corpus) -> Corpus:
         chats = zip(chats_of(corpus), corpus.ids, strict=True)
         return corpus.with_texts(self._text(chat, f"{corpus.source}, {name}") for chat, name in chats)
 

@@ -110,8 +110,8 @@ Results = Annotated[
         metavar="[METRIC=]BASE,TUNED",
         show_default=False,
         rich_help_panel=_OUTCOMES,
-        help="Per-item results measured elsewhere: two files or folders of lm-evaluation-harness, Inspect, MTEB or tables (id, score), "
-        "or one table (id, base, tuned). METRIC, such as acc, where the file does not name it. Repeatable.",
+        help="Per-item results measured elsewhere: two files or folders of lm-evaluation-harness, Inspect, MTEB or tables (id, score), or "
+        "one table (id, base, tuned). METRIC where the file names none: acc; +mine, -mine: more is better, worse. Repeatable.",
     ),
 ]
 Mteb = Annotated[
@@ -129,7 +129,7 @@ Margin = Annotated[
     typer.Option(
         "--margin",
         rich_help_panel=_OUTCOMES,
-        help="The difference that would not matter: a number, or by kind: retrieval=.01,probe=.01,language=.01,external=0 (the default).",
+        help="The difference that would not matter: a number, or by kind. Default: retrieval=.01, probe=.01, language=.01, external=0.",
     ),
 ]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Only for models you trust.")]

@@ -140,7 +140,7 @@ def diff(
         prompt=prompt,
         max_length=max_length,
         batch_size=batch_size,
-        method="exact" if method == "auto" and (ruler or controls or labels) else method,
+        method="exact" if method == "auto" and (ruler or controls or labels or mteb) else method,
         named=measures,
         ranks=Ranks.of_group() if distributed else ALONE,
         loading={
@@ -155,6 +155,8 @@ def diff(
         one_at_a_time=one_at_a_time,
         announce=announce,
         check=tasks.labelled,
+        need_models=tasks.need_models,
+        outcomes=bool(tasks),
         check_pair=tasks.check_pair,
     )
     clock = _Clock()
@@ -174,13 +176,13 @@ def diff(
     if controls:
         clock.lap("controls")
     if disturbed is not None:
-        judge = Judge(disturbed, tasks, batch_size) if tasks.collections or tasks.texts else None
+        judge = Judge(disturbed, tasks, batch_size, max_length, say) if tasks.collections or tasks.texts else None
         judged = None if judge is None else judge.rows
         result["ruler"] = measure_ruler(disturbed, findings.pairings, len(given.corpus), measures=chosen, read=given.read, judged=judged)
         if judge is not None and given.pair is not None:
             result["ruler"]["outcomes"] += judge.rows(given.pair[1], "the tuned model", tuned=True)
         clock.lap("ruler")
-    result = with_outcomes(result, tasks, given, batch_size=batch_size, say=say)
+    result = with_outcomes(result, tasks, given, max_length=max_length, batch_size=batch_size, say=say)
     clock.lap("outcomes")
     return Comparison(result | {"seconds": clock.laps})
 

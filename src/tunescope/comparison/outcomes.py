@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,17 +23,20 @@ from tunescope.report import outcome_words
 from tunescope.report.numbers import p_value, signed
 from tunescope.stats import Correlation, association, holm
 
+BRIDGED = 4  # passages from which a bridge between two spaces can be fitted
 FEW = 4  # layers below which nothing can be held fixed
 
 
-def with_outcomes(payload: dict[str, Any], tasks: Tasks, given: Given, *, batch_size: int, say: Progress) -> dict[str, Any]:
+def with_outcomes(
+    payload: dict[str, Any], tasks: Tasks, given: Given, *, max_length: int | None, batch_size: int, say: Progress
+) -> dict[str, Any]:
     """The payload with every task measured: `outcomes`, `outcome_details`, `outcome_headline`, `association`.
 
     Raises: InputError where models are needed and rows were given, and what the measuring raises.
     """
     if not tasks:
         return payload | {"outcome_details": [], "outcome_headline": "", "association": None}
-    measured = _measured(tasks, given, batch_size=batch_size, say=say)
+    measured = _apart(_measured(tasks, given, max_length=max_length, batch_size=batch_size, say=say))
     details = [detail for one in measured for detail in one.details]
     rows = _corrected([outcome.row() for one in measured for outcome in one.outcomes])
     warnings = [warning for one in measured for warning in one.warnings]
@@ -46,36 +51,61 @@ def with_outcomes(payload: dict[str, Any], tasks: Tasks, given: Given, *, batch_
     }
 
 
-def _measured(tasks: Tasks, given: Given, *, batch_size: int, say: Progress) -> list[Measured]:
+def _apart(measured: Sequence[Measured]) -> list[Measured]:
+    """Tasks of one kind and name told apart: the second is called "name (2)"."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for one in measured:
+        names = {(row.kind, row.name) for row in one.outcomes}
+        again = {key[1]: f"{key[1]} ({seen[key] + 1})" for key in names if seen[key]}
+        seen.update(names)
+        rows = tuple(replace(row, name=again.get(row.name, row.name)) for row in one.outcomes)
+        details = tuple(detail | {"name": again.get(detail["name"], detail["name"])} for detail in one.details)
+        found.append(replace(one, outcomes=rows, details=details))
+    return found
+
+
+def _measured(tasks: Tasks, given: Given, *, max_length: int | None, batch_size: int, say: Progress) -> list[Measured]:
     pair = given.pair
     if pair is None and tasks.need_models:
         raise InputError(f"{', '.join(tasks.need_models)} asked for: only models can read further texts; give both models, or leave it out")
     found: list[Measured] = []
     if pair is not None:
         for collection in tasks.collections:
-            found += _retrieval(tasks, collection, pair, batch_size, say)
+            found += _retrieval(tasks, collection, pair, max_length, batch_size, say)
     known = tasks.labelled(given.corpus)
     if known is not None:
         found.append(probe_labels(known, tasks, given, say))
     if pair is not None:
         found += [probe_classification(task, tasks, given, say) for task in tasks.classifications]
-        found += [_language(tasks, name, corpus, pair, batch_size, say) for name, corpus in tasks.texts.items()]
+        found += [_language(tasks, name, corpus, pair, max_length, batch_size, say) for name, corpus in tasks.texts.items()]
     return [*found, *(Measured(one.outcomes, one.details, one.warnings) for one in tasks.results)]
 
 
-def _retrieval(tasks: Tasks, collection: Any, pair: tuple[Model, Model], batch_size: int, say: Progress) -> list[Measured]:
+def _retrieval(
+    tasks: Tasks, collection: Any, pair: tuple[Model, Model], max_length: int | None, batch_size: int, say: Progress
+) -> list[Measured]:
     options: dict[str, Any] = {"margin": tasks.margins["retrieval"], "seed": tasks.seed}
     base, tuned = pair
-    ranked = retrieval(base, tuned, collection, **tasks.prompts, batch_size=batch_size, progress=say, **options)
-    again = reembedding(*ranked.vectors, collection, **options)
-    return [Measured(one.outcomes, (one.detail,), one.warnings) for one in (ranked, again)]
+    ranked = retrieval(base, tuned, collection, **tasks.prompts, max_length=max_length, batch_size=batch_size, progress=say, **options)
+    found: list[Any] = [ranked]
+    if len(collection.doc_ids) >= BRIDGED:
+        found.append(reembedding(*ranked.vectors, collection, similarity=ranked.rankings[0].similarity, **options))
+    known = {*base.warnings, *tuned.warnings}  # said of the comparison already
+    return [Measured(one.outcomes, (_without(one.detail, known),), one.warnings) for one in found]
 
 
-def _language(tasks: Tasks, name: str, corpus: Any, pair: tuple[Model, Model], batch_size: int, say: Progress) -> Measured:
+def _without(detail: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    return detail | {"warnings": [line for line in detail["warnings"] if line not in known]}
+
+
+def _language(
+    tasks: Tasks, name: str, corpus: Any, pair: tuple[Model, Model], max_length: int | None, batch_size: int, say: Progress
+) -> Measured:
     def report(done: int, total: int) -> None:
         say(f"language-model loss on {name}", done, total)
 
-    options: dict[str, Any] = {"margin": tasks.margins["language"], "seed": tasks.seed}
+    options: dict[str, Any] = {"margin": tasks.margins["language"], "seed": tasks.seed, "max_length": max_length}
     found = language_loss(*pair, corpus, name=name, batch_size=batch_size, progress=report, **options)
     return Measured(found.outcomes, (found.detail,), tuple(found.detail["notes"]))
 

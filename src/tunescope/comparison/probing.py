@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tunescope.comparison.tasks import Measured, Tasks
 from tunescope.errors import InputError
 from tunescope.outcome.mteb_tasks import ClassificationTask
 from tunescope.outcome.probe_audit import probe_audit
+from tunescope.outcome.probe_protocols import PROTOCOLS, Protocol
 from tunescope.outcome.probes import probe
 from tunescope.texts.labelled import Labelled, labelled
 
@@ -36,7 +38,8 @@ def probe_classification(task: ClassificationTask, tasks: Tasks, given: Given, s
     _check_rows(given)
     known = labelled(task.train, task.column, test=task.test, seed=tasks.seed)
     sides = [given.read_both(task.train, task.name), given.read_both(task.test, f"{task.name}, {task.split}")]
-    return _probed(known, sides, task.name, tasks, say)
+    own = replace(PROTOCOLS["mteb"], per_class=task.samples_per_class, resamples=task.experiments)
+    return _probed(known, sides, task.name, tasks, say, beside=("weak", own))
 
 
 def _check_rows(given: Given) -> None:
@@ -44,12 +47,20 @@ def _check_rows(given: Given) -> None:
         raise InputError(NO_ROWS)
 
 
-def _probed(known: Labelled, sides: Sequence[Sequence[Pairing]], name: str, tasks: Tasks, say: Progress) -> Measured:
+def _probed(
+    known: Labelled,
+    sides: Sequence[Sequence[Pairing]],
+    name: str,
+    tasks: Tasks,
+    say: Progress,
+    *,
+    beside: Sequence[str | Protocol] = ("weak", "mteb"),
+) -> Measured:
     order, labels = torch.tensor(known.order), [known.classes[label] for label in known.labels]
     places = {_key(pairing): pairing for pairing in sides[0] if pairing.where != LAST}
     base, tuned = ({key: _stacked(sides, key, side)[order] for key in places} for side in ("x", "y"))
     say(f"probing {name}", 0, 1)
-    found = probe(base, tuned, labels, test=np.array(known.test), name=name, margin=tasks.margins["probe"], seed=tasks.seed)
+    found = probe(base, tuned, labels, test=np.array(known.test), beside=beside, name=name, margin=tasks.margins["probe"], seed=tasks.seed)
     detail = _placed(found.detail, places) | {"split": known.split, "source": known.source, "hash": known.sha256}
     if tasks.audit:
         detail["audit"] = probe_audit(base[found.main], labels, test=np.array(known.test), seed=tasks.seed).table

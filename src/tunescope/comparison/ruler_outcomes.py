@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tunescope.comparison.findings import Progress
 from tunescope.comparison.tasks import Tasks
 from tunescope.models import Model
 from tunescope.outcome.embedding import Vectors
@@ -18,7 +19,7 @@ from tunescope.outcome.retrieval import retrieval
 from tunescope.texts import Corpus
 from tunescope.texts.collections import Collection
 
-QUERIES, PASSAGES, TEXTS = 100, 1000, 64  # that every disturbance is judged on
+QUERIES, PASSAGES, TEXTS = 60, 300, 64  # that every disturbance is judged on
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class Judge:
     base: Model
     tasks: Tasks
     batch_size: int
+    max_length: int | None = None
+    say: Progress = lambda stage, done, total: None
     vectors: dict[str, Vectors] = field(default_factory=dict)  # of the base, by collection
 
     @cached_property
@@ -38,8 +41,13 @@ class Judge:
     def texts(self) -> dict[str, Corpus]:
         return {name: corpus.sample(TEXTS) if len(corpus) > TEXTS else corpus for name, corpus in self.tasks.texts.items()}
 
+    @property
+    def _reading(self) -> dict[str, Any]:
+        return {"max_length": self.max_length, "batch_size": self.batch_size}
+
     def rows(self, model: Model, label: str, *, tuned: bool = False) -> list[dict[str, Any]]:
         """One row a task: {label, tuned, kind, name, metric, base, value, delta}."""
+        self.say(f"outcomes of {label}", 0, 1)
         found = ((outcome.kind, outcome) for outcome in self._outcomes(model))
         return [
             {"label": label, "tuned": tuned, "kind": kind, "name": one.name, "metric": one.metric}
@@ -50,11 +58,11 @@ class Judge:
     def _outcomes(self, model: Model) -> Iterator[Outcome]:
         for collection in self.collections:
             base: Any = self.vectors.get(collection.sha256, self.base)
-            found = retrieval(base, model, collection, **self.tasks.prompts, batch_size=self.batch_size)
+            found = retrieval(base, model, collection, **self.tasks.prompts, **self._reading)
             self.vectors[collection.sha256] = found.vectors[0]
             yield found.outcomes[0]
         for name, corpus in self.texts.items():
-            yield language_loss(self.base, model, corpus, name=name, batch_size=self.batch_size).outcomes[0]
+            yield language_loss(self.base, model, corpus, name=name, **self._reading).outcomes[0]
 
 
 def smaller(collection: Collection, *, queries: int, passages: int, seed: int = 0) -> Collection:
@@ -62,7 +70,8 @@ def smaller(collection: Collection, *, queries: int, passages: int, seed: int = 
     if len(collection.query_ids) <= queries and len(collection.doc_ids) <= passages:
         return collection
     rng = np.random.default_rng(seed)
-    asked = _some(rng, len(collection.query_ids), queries)
+    answered = [row for row, query in enumerate(collection.query_ids) if any(collection.qrels[query].values())]
+    asked = [answered[place] for place in _some(rng, len(answered), queries)]
     texts = {collection.query_ids[row]: collection.query_texts[row] for row in asked}
     qrels = {query: collection.qrels[query] for query in texts}
     judged = {document for row in qrels.values() for document in row}

@@ -54,6 +54,8 @@ class Request:
     one_at_a_time: bool = False
     announce: Callable[[str], None] | None = None
     check: Callable[[Corpus], object] | None = None  # of the main texts, before a model is loaded
+    need_models: Sequence[str] = ()  # what was asked for that only two models can answer
+    outcomes: bool = False  # whether tasks are measured after the pass
     check_pair: Callable[[Model, Model], object] | None = None  # of two models, before they read
 
     def sets(self) -> tuple[TextSet, ...]:
@@ -119,6 +121,7 @@ class Given:
         """The places of further texts, read by both models as the comparison's were. Raises InputError where they are not both models."""
         if self.pair is None or self.reader is None:
             raise InputError(f"both models must read the texts of {label}, and rows were given; give the models, or leave these texts out")
+        corpus = corpus if self.template is None else self.template.rendered(corpus)
         sides = (
             replace(side, acts=self.reader.read(model, f"{name} ({label})", corpus=corpus))
             for side, model, name in zip((self.base, self.tuned), self.pair, ("base", "tuned"), strict=True)
@@ -142,6 +145,9 @@ def two_sides(base: Any, tuned: Any, request: Request, *, say: Progress, lap: La
     if request.one_at_a_time and any(is_arrays(side) or _is_capture(side) for side in (base, tuned)):
         raise InputError("one_at_a_time is about two models, and rows were given; leave it out")
     arrays, captures = ([_is(side) for side in (base, tuned)] for _is in (is_arrays, _is_capture))
+    if request.need_models and any(arrays + captures):
+        named = ", ".join(request.need_models)
+        raise InputError(f"{named} asked for: only models can read further texts, and rows were given; give both models, or leave it out")
     if any(arrays):
         if not all(arrays):
             odd = "the other side is missing" if base is None or tuned is None else "the other side is a model or a capture"
@@ -200,7 +206,8 @@ def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: La
     if request.announce is not None:
         method, corpora = "stream" if streams else "exact", [one.corpus for one in sets]
         read = list(zip(pair, layers, strict=True))
-        announce(request.announce, read, corpora, reading, also=further, method=method, processes=request.ranks.count)
+        said = partial(_with_outcomes, request.announce) if request.outcomes else request.announce
+        announce(said, read, corpora, reading, also=further, method=method, processes=request.ranks.count)
         lap("estimate")
     if streams:
         return _streamed(request, pair, reader, lap, template)
@@ -209,6 +216,10 @@ def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: La
     lap("forward")
     sides = Side.of(pair[0], acts[0]), Side.of(pair[1], acts[1])
     return Given(*sides, reader.corpus, reading, noise, reader, pair, sets, tuning_data, template)
+
+
+def _with_outcomes(announce: Callable[[str], None], line: str) -> None:
+    announce(f"{line}; outcomes take their own time after that")
 
 
 def _streams(request: Request, pair: tuple[Model, Model], reader: Reader, *, more: object) -> bool:

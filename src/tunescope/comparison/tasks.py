@@ -23,7 +23,7 @@ from tunescope.texts.sets import default_name
 MARGINS = {"retrieval": 0.01, "probe": 0.01, "language": 0.01, "external": 0.0}  # nDCG, accuracy, nats a token, the metric's own unit
 
 
-_METRIC = re.compile(r"[A-Za-z0-9_.@-]+")
+_METRIC = re.compile(r"[+-]?[A-Za-z0-9_.@-]+")
 SELF_EXCLUDED = "{}: MTEB takes the passage with a query's own id out of its ranking and this search does not, so figures differ"
 
 
@@ -152,15 +152,17 @@ def _each(given: Any) -> Sequence[Any]:
 
 
 def _elsewhere(given: Any, *, margin: float, seed: int) -> ExternalResults:
-    """Results from (base, tuned), from one table of both, or from "[METRIC=]BASE[,TUNED]" as the command line takes them."""
-    metric = None
+    """Results from (base, tuned), from one table of both, or from "[METRIC=]BASE[,TUNED]" as the command line takes them; + or − before
+    METRIC says that more of it is better, or worse."""
+    metric, higher = None, None
     if isinstance(given, str) and not Path(given).exists():
         head, equals, rest = given.partition("=")
         if equals and _METRIC.fullmatch(head):
-            metric, given = head, rest
+            metric, given = head.lstrip("+-"), rest
+            higher = {"+": True, "-": False}.get(head[0])
         given = tuple(part.strip() for part in given.split(",", 1)) if not Path(given).exists() else given
     sides = given if isinstance(given, list | tuple) else (given,)
-    return external_results(*sides, metric=metric, margin=margin, seed=seed)
+    return external_results(*sides, metric=metric, higher_is_better=higher, margin=margin, seed=seed)
 
 
 def _named(given: Any) -> dict[str, Any]:
@@ -171,4 +173,9 @@ def _named(given: Any) -> dict[str, Any]:
         files: Iterable[Any] = given
     else:
         files = [given] if given else []
-    return {default_name(one): one for one in files}
+    found: dict[str, Any] = {}
+    for one in files:
+        name = default_name(one)
+        same = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({same + 1})" if same else name] = one
+    return found

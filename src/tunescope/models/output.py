@@ -35,6 +35,7 @@ class OutputHead:
     prompt: str = ""
     include_prompt: bool = True  # whether the prompt's own tokens count in the pooling
     declared: bool = False
+    similarity: str | None = None  # of two embeddings, as sentence-transformers names it: cosine, dot, euclidean, manhattan
 
     def __call__(self, states: Tensor, mask: Tensor, *, pooled: Tensor | None = None) -> Tensor:
         """states (b, t, d), mask (b, t) with 1 for the tokens that count -> (b, e) float32.
@@ -60,6 +61,7 @@ class OutputHead:
             "layers": [type(layer).__name__ for layer in self.layers],
             "weights_sha256": hash_tensors(tensors) if tensors else None,
             "prompt": self.prompt,
+            "similarity": self.similarity,
         }
 
 
@@ -120,10 +122,12 @@ def read_output(folder: Path, *, asked: str) -> tuple[OutputHead, str | None]:
             layers.append(_read_dense(place, asked=asked))
         elif kind != "Dropout":
             return OutputHead(), _unknown(kind)
-    return _head(pooling, layers, prompt=_default_prompt(folder), include_prompt=include_prompt)
+    config = _settings(folder)
+    prompt = (config.get("prompts") or {}).get(config.get("default_prompt_name"), "") or ""
+    return _head(pooling, layers, prompt=prompt, include_prompt=include_prompt, similarity=config.get("similarity_fn_name"))
 
 
-def object_output(modules: list[nn.Module], *, prompt: str) -> tuple[OutputHead, str | None]:
+def object_output(modules: list[nn.Module], *, prompt: str, similarity: str | None = None) -> tuple[OutputHead, str | None]:
     """The head of a loaded SentenceTransformer, from its modules after the first; shares their weights."""
     pooling: tuple[str, ...] = ()
     include_prompt = True
@@ -138,13 +142,13 @@ def object_output(modules: list[nn.Module], *, prompt: str) -> tuple[OutputHead,
             layers.append(Dense(module.linear, module.activation_function))
         elif kind != "Dropout":
             return OutputHead(), _unknown(kind)
-    return _head(pooling, layers, prompt=prompt, include_prompt=include_prompt)
+    return _head(pooling, layers, prompt=prompt, include_prompt=include_prompt, similarity=similarity)
 
 
-def _head(pooling, layers, *, prompt: str, include_prompt: bool) -> tuple[OutputHead, str | None]:
+def _head(pooling, layers, *, prompt: str, include_prompt: bool, similarity: str | None) -> tuple[OutputHead, str | None]:
     if not pooling:
         return OutputHead(), _unknown("no Pooling")
-    return OutputHead(pooling, tuple(layers), prompt=prompt, include_prompt=include_prompt, declared=True), None
+    return OutputHead(pooling, tuple(layers), prompt=prompt, include_prompt=include_prompt, declared=True, similarity=similarity), None
 
 
 def _unknown(kind: str) -> str:
@@ -176,7 +180,6 @@ def _read_dense(place: Path, *, asked: str) -> Dense:
     return Dense(linear.requires_grad_(False), _ACTIVATIONS[activation]())
 
 
-def _default_prompt(folder: Path) -> str:
+def _settings(folder: Path) -> dict:
     path = folder / "config_sentence_transformers.json"
-    config = read_json(path) if path.is_file() else {}
-    return (config.get("prompts") or {}).get(config.get("default_prompt_name"), "") or ""
+    return read_json(path) if path.is_file() else {}

@@ -33,6 +33,7 @@ class Vectors:
     max_length: int | None = None
     truncated: int | None = None
     warnings: tuple[str, ...] = ()
+    similarity: str | None = None  # that the model declares
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,15 @@ def _of_model(
     model: Model, collection: Collection, prompts: list[str], max_length: int | None, batch_size: int, progress: Progress | None
 ) -> Vectors:
     def side(what: str, texts: Sequence[str], ids: Sequence[str], prompt: str) -> tuple[np.ndarray, int]:
-        say = None if progress is None else partial(progress, f"{what} of {collection.name} through {model.name}")
+        short = model.name.rstrip("/").rsplit("/", 1)[-1]
+        say = None if progress is None else partial(progress, f"{what} of {collection.name}, {short}")
         return embed(model, texts, prompt=prompt, max_length=max_length, batch_size=batch_size, ids=ids, progress=say)
 
     queries, cut = side("queries", collection.query_texts, collection.query_ids, prompts[0])
     passages, cut_too = side("passages", collection.doc_texts, collection.doc_ids, prompts[1])
-    return Vectors(model.name, queries, passages, prompts[0], prompts[1], max_length, cut + cut_too, _warnings(model, prompts))
+    read: dict[str, Any] = {"query_prompt": prompts[0], "passage_prompt": prompts[1], "max_length": max_length}
+    said: dict[str, Any] = {"truncated": cut + cut_too, "warnings": _warnings(model, prompts), "similarity": model.output.similarity}
+    return Vectors(model.name, queries, passages, **read, **said)
 
 
 def _warnings(model: Model, prompts: list[str]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def probe(
     *,
     test: Any = TEST_SHARE,
     protocol: str | Protocol = "strong",
-    beside: Sequence[str] = ("weak", "mteb"),
+    beside: Sequence[str | Protocol] = ("weak", "mteb"),
     margin: float = 0.01,
     control: bool = True,
     seed: int = 0,
@@ -70,7 +70,7 @@ def probe(
     rows have), InputError (test, shapes), ActivationError (NaN or Inf), NotEnoughRows, UnknownName (protocol).
     """
     chosen = protocol_of(protocol)
-    others = [protocol_of(one) for one in dict.fromkeys(beside) if one != chosen.name]
+    others = [protocol_of(one) for one in dict.fromkeys(beside) if protocol_of(one).name != chosen.name]
     base, tuned = _places(base_rows, "base_rows"), _places(tuned_rows, "tuned_rows")
     if list(base) != list(tuned):
         raise AlignmentError(f"base_rows has {_listed(base)} and tuned_rows {_listed(tuned)}; give both the same layers and sites")

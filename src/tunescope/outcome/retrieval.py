@@ -124,7 +124,7 @@ def retrieval(
     *,
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
-    similarity: str = "cosine",
+    similarity: str | None = None,
     max_length: int | None = None,
     batch_size: int = 32,
     k: int = 1000,
@@ -138,7 +138,8 @@ def retrieval(
 
     base, tuned: models, names or folders as `ts.load_pair` takes them, or pairs of arrays (queries (q, e), passages (n, e)) in the
     collection's order. collection: a folder in the BEIR layout, "folder:split", or a Collection. query_prompt, passage_prompt: put
-    before every query or passage ("query: "); None is the prompt the base declares. similarity: cosine or dot. max_length: in tokens;
+    before every query or passage ("query: "); None is the prompt the base declares. similarity: cosine or dot; None is what the base
+    declares, else cosine. max_length: in tokens;
     None is the shorter of what the two declare. k: passages ranked for each query, which `map` reads to the end. margin: the
     difference in a score that would not matter. seed: of the bootstrap. progress(stage, done, total).
 
@@ -154,7 +155,8 @@ def retrieval(
         raise InputError(f"margin={margin} asked for; it is a difference in a score, 0 or more")
     reading = Reading(query_prompt, passage_prompt, max_length, batch_size, device, dtype)
     vectors = vectors_of(base, tuned, collection, reading, progress=progress)
-    rankings = [search(side.queries, side.passages, collection.doc_ids, k=k, similarity=similarity) for side in vectors]
+    chosen, unlike = _similarity(similarity, vectors)
+    rankings = [search(side.queries, side.passages, collection.doc_ids, k=k, similarity=chosen) for side in vectors]
     one, two = (evaluate(ranking, collection) for ranking in rankings)
     scores = {metric: (one[metric], two[metric]) for metric in one}
     defined = ~np.isnan(one[MAIN])
@@ -165,8 +167,16 @@ def retrieval(
         rankings=(rankings[0], rankings[1]),
         vectors=vectors,
         k=rankings[0].documents.shape[1],
-        warnings=_said(collection, vectors, one),
+        warnings=(*unlike, *_said(collection, vectors, one)),
     )
+
+
+def _similarity(asked: str | None, vectors: tuple[Vectors, Vectors]) -> tuple[str, list[str]]:
+    """The similarity to search by, and a warning where a side declares another."""
+    declared = [side.similarity or "cosine" for side in vectors]
+    chosen = asked or (declared[0] if declared[0] in ("cosine", "dot") else "cosine")
+    unlike = [f"'{side.name}' declares the similarity {own}" for side, own in zip(vectors, declared, strict=True) if own != chosen]
+    return chosen, [f"{' and '.join(unlike)}; both are searched by {chosen}"] if unlike else []
 
 
 def _name(collection: Collection) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunescope.report import outcome_words, reading
-from tunescope.report.numbers import amount, count, signed
+from tunescope.report.numbers import amount, count, percent, signed, three
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,6 +66,16 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def _language(detail: dict[str, Any]) -> str:
+    """How far the predictions parted, which a loss that hardly moved does not show."""
+    from tunescope.report.terminal import plain
+
+    if detail.get("kl") is None:
+        return f"{plain(detail['name'])}: the tokenizers differ, so there is no KL"
+    agreement = percent(detail.get("agreement"))
+    return f"{plain(detail['name'])}: KL {three(detail['kl'])} nats a token; the likeliest token is the same at {agreement}"
+
+
 def _asides(payload: reading.Payload, found: list[outcome_words.Row], shown: list[outcome_words.Row]) -> list[str]:
     """What a reader must not miss: tasks left out, verdicts that fall with Holm's correction, reasons, the association."""
     from tunescope.report.terminal import plain
@@ -77,5 +87,6 @@ def _asides(payload: reading.Payload, found: list[outcome_words.Row], shown: lis
     said += [
         f"{plain(row['name'])}: {plain(row.get('reason') or 'no reason is given')}" for row in shown if row["verdict"] == "not evaluable"
     ]
+    said += [_language(detail) for detail in payload.get("outcome_details") or [] if detail.get("kind") == "language"]
     association = (payload.get("association") or {}).get("said")
     return said + ([f"change and gain: {plain(association)}"] if association else [])

@@ -124,7 +124,9 @@ def headline(outcomes: Sequence[Row]) -> str:
     if not found:
         return ""
     few = len(found) < _LONG
-    groups = [(word, [row for row in found if row["verdict"] == word]) for word in VERDICTS]
+    lost = [id(row) for row in unproven(found)]
+    words = {id(row): "no difference shown" if id(row) in lost else row["verdict"] for row in found}
+    groups = [(word, [row for row in found if words[id(row)] == word]) for word in VERDICTS]
     said = [_group(word, rows, few=few) for word, rows in groups if rows]
     start = "" if few else f"Of {count(len(found))} tasks, "
     line = f"{start}{'; '.join(said)}."
@@ -147,7 +149,8 @@ def _named(row: Row) -> str:
         return f"{row['name']} ({row.get('reason') or 'no reason is given'})"
     name, span = metric(row["metric"]), reach(row)
     within = f", within ±{stated(row['margin'])}" if row["verdict"] == "equivalent" else ""
-    return f"{row['name']} ({name} {signed(row['delta'])}{f', 95% {span}' if span else ''}{within})"
+    moved = signed(row["delta"]) if row["delta"] else "unchanged"
+    return f"{row['name']} ({name} {moved}{f', 95% {span}' if span else ''}{within})"
 
 
 def _holm(found: list[Row]) -> str:

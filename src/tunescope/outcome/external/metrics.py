@@ -47,5 +47,6 @@ def undirected(measured: Measured) -> InputError:
     """The error of a metric that nobody says the direction of."""
     return InputError(
         f"{measured.source}: is more of '{measured.metric}' better or worse? The name does not say; "
-        "pass higher_is_better=True or False, or a metric whose direction is known (metric='acc'; --results acc=FILE)"
+        "pass higher_is_better=True or False, or a metric whose direction is known (metric='acc'). On the command line: "
+        f"--results +{measured.metric}=FILES where more is better, -{measured.metric}=FILES where less is"
     )

@@ -42,7 +42,7 @@ def _read_sides(
     if len(set(kinds)) > 1:
         raise InputError(f"{base} is read as {kinds[0]} and {tuned} as {kinds[1]}; both sides need the same program's results")
     if tuned is None and kinds[0] != "table":
-        raise InputError(f"{base} holds one model's results ({kinds[0]}); give the other model's too: external_results(base, tuned)")
+        raise InputError(f"{base} holds one model's results ({kinds[0]}); give the other model's too, base first (--results BASE,TUNED)")
     if tuned is None:
         return "table", read_pair(Path(base), metric=metric)
     if kinds[0] == "table":
