@@ -214,8 +214,9 @@ def _from_models(base: Any, tuned: Any, request: Request, say: Progress, lap: La
     acts = [reader.read(model, label, also=further) for model, label in zip(pair, ("base", "tuned"), strict=True)]
     noise = reader.noise(pair[0], acts[0])
     lap("forward")
-    sides = Side.of(pair[0], acts[0]), Side.of(pair[1], acts[1])
-    return Given(*sides, reader.corpus, reading, noise, reader, pair, sets, tuning_data, template)
+    shared: dict[Any, Any] = {}
+    sides = [Side.of(model, read, model.identity(known=shared)) for model, read in zip(pair, acts, strict=True)]
+    return Given(sides[0], sides[1], reader.corpus, reading, noise, reader, pair, sets, tuning_data, template)
 
 
 def _with_outcomes(announce: Callable[[str], None], line: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 UNTOUCHED, REWRITTEN = 0.99, 0.87
 STATUS_RULE = (
@@ -39,8 +38,14 @@ def locality(depths: Sequence[float], changes: Sequence[float]) -> Locality:
     if np.ptp(y) == 0:
         return Locality(0.0, None, None, monotone)
     slope, _ = _line(x, y)
-    _, rank_slope = _line(rankdata(x), rankdata(y))
+    _, rank_slope = _line(_ranks(x), _ranks(y))
     return Locality(slope, rank_slope, float(x[int(np.argmax(y))]), monotone)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1, tied values sharing their mean rank; curves are short, so every pair is compared."""
+    below, level = values[None, :] < values[:, None], values[None, :] == values[:, None]
+    return below.sum(1) + (level.sum(1) + 1) / 2
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 SMALL = 1e9  # multiply-adds that one thread does in well under a second
 WORKERS = 8  # pieces in memory at a time, at most
@@ -31,6 +33,11 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], *
             pool.shutdown(cancel_futures=True)
 
 
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 @contextmanager
 def threads_for(work: float) -> Iterator[None]:
     """One thread inside the block when `work` (multiply-adds a layer) is small; put back afterwards.
@@ -44,6 +51,7 @@ def threads_for(work: float) -> Iterator[None]:
         return
     torch.set_num_threads(1)
     try:
-        yield
+        with _controller().limit(limits=1, user_api="blas"):  # numpy's and scipy's libraries have threads of their own
+            yield
     finally:
         torch.set_num_threads(threads)

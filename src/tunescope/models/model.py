@@ -95,8 +95,14 @@ class Model:
         """
         return base_tensors(self.module) | (adapter_tensors(self.module, self.adapters) if self.adapter_on else {})
 
-    def identity(self) -> dict:
-        """JSON-able: what exactly this is now. Hashes the weights in place at each call (about a second per GB): keep the answer."""
+    def identity(self, *, known: dict | None = None) -> dict:
+        """JSON-able: what exactly this is now. Hashes the weights in place at each call (about a second per GB): keep the answer.
+
+        known: one dict for two sides read one right after the other: what they share is hashed once.
+        """
+        known = {} if known is None else known
+        if id(self.tokenizer) not in known:
+            known[id(self.tokenizer)] = hash_tokenizer(self.tokenizer)
         tensors = self.tensors()
         return {
             "name": self.name,
@@ -110,8 +116,8 @@ class Model:
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "dtype": str(self.dtype).removeprefix("torch."),
             "revision": self.revision,
-            "weights_sha256": hash_tensors(tensors, offloaded(self.module)),
-            "tokenizer_sha256": hash_tokenizer(self.tokenizer),
+            "weights_sha256": hash_tensors(tensors, offloaded(self.module), known=known),
+            "tokenizer_sha256": known[id(self.tokenizer)],
             "adapter": self.adapter,
             "output": self.output.describe(),
         }

@@ -65,15 +65,26 @@ def check_finite(tensors: Mapping[str, Tensor], *, name: str) -> None:
             raise ActivationError(f"the weights of '{name}' hold {kind} in {key}; the checkpoint is damaged or training diverged")
 
 
-def hash_tensors(tensors: Mapping[str, Tensor], offloaded: Mapping[str, Callable[[], Tensor]] | None = None) -> str:
+def hash_tensors(
+    tensors: Mapping[str, Tensor], offloaded: Mapping[str, Callable[[], Tensor]] | None = None, *, known: dict | None = None
+) -> str:
     """sha256 over the tensors by sorted name: each one's name, dtype, shape and bytes; read in place, tensors in parallel.
 
     offloaded: what reads the tensors that are not in memory; no more than four of these are held at a time, and the hash is the one they
-    have in memory. Raises ModelError for a tensor that is in neither.
+    have in memory. known: digests that a call just before, with the same dict, left of the same memory. Raises ModelError for a tensor that
+    is in neither.
     """
-    read = offloaded or {}
+    read, kept = offloaded or {}, {} if known is None else known
+
+    def digest_of(item: tuple[str, Tensor]) -> bytes:
+        name, tensor = item
+        place = name, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if tensor.is_meta or place not in kept:
+            kept[place] = _digest(name, tensor, read.get(name))
+        return kept[place]
+
     with ThreadPoolExecutor(max_workers=4) as pool:
-        digests = pool.map(lambda item: _digest(item[0], item[1], read.get(item[0])), sorted(tensors.items()))
+        digests = pool.map(digest_of, sorted(tensors.items()))
         total = hashlib.sha256()
         for digest in digests:
             total.update(digest)
