@@ -32,7 +32,7 @@ from tunescope.models.quiet import quietly
 from tunescope.models.sources import Folder, read_json
 
 MASKED, CAUSAL = "masked", "causal"
-_LOADERS = {MASKED: AutoModelForMaskedLM, CAUSAL: AutoModelForCausalLM}
+LOADERS = {MASKED: AutoModelForMaskedLM, CAUSAL: AutoModelForCausalLM}
 _TYPES = {MASKED: MODEL_FOR_MASKED_LM_MAPPING, CAUSAL: MODEL_FOR_CAUSAL_LM_MAPPING}
 _NAMES = {MASKED: set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()), CAUSAL: set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())}
 _OLD = (("lm_head.", "embed_out."), ("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))  # names before v5
@@ -55,13 +55,13 @@ class _States(tuple):
             raise AttributeError(name)
 
 
-class _Given(nn.Module):
+class Given(nn.Module):
     """Stands where the body was, and returns the states it was given."""
 
     states: Tensor | None = None
 
     @property
-    def decoder(self) -> _Given:  # OPT's head class calls model.decoder
+    def decoder(self) -> Given:  # OPT's head class calls model.decoder
         return self
 
     def forward(self, *args: Any, **options: Any) -> _States:
@@ -79,7 +79,7 @@ class LanguageHead:
     kind: str
     model: Model
     shell: nn.Module
-    given: _Given
+    given: Given
     switches: bool
 
     @property
@@ -113,7 +113,7 @@ def language_head(model: Model) -> LanguageHead:
     """
     own = model.origin
     if isinstance(own, nn.Module) and text_body(own) is model.module and _kind_of(own) is not None:
-        shell, given = _without_body(own)
+        shell, given = without_body(own)
         switches = any(isinstance(part, BaseTunerLayer) or hasattr(part, "modules_to_save") for part in shell.modules())
         head = LanguageHead(str(_kind_of(own)), model, shell, given, switches)
     else:
@@ -127,9 +127,9 @@ def _kind_of(module: nn.Module) -> str | None:
     return next((kind for kind, known in _NAMES.items() if names & known), None)
 
 
-def _without_body(language_model: nn.Module) -> tuple[nn.Module, _Given]:
+def without_body(language_model: nn.Module) -> tuple[nn.Module, Given]:
     """A shallow copy that shares everything but its body, which is left out; the original keeps its own."""
-    shell, given = copy.copy(language_model), _Given()
+    shell, given = copy.copy(language_model), Given()
     shell._modules = {**language_model._modules, str(language_model.base_model_prefix): given}
     for hooked in ("forward", "_hf_hook", "_old_forward"):  # accelerate binds these to the original
         shell.__dict__.pop(hooked, None)
@@ -138,19 +138,19 @@ def _without_body(language_model: nn.Module) -> tuple[nn.Module, _Given]:
 
 def _built(model: Model) -> LanguageHead:
     """The head class around no body at all, its own weights from where the body came from, tied ones from the body."""
-    kind = _kind_for(model)
+    kind = kind_for(model)
     config = copy.deepcopy(model.module.config)
     with torch.device("meta"), quietly():
-        whole: PreTrainedModel = _LOADERS[kind].from_config(config)
+        whole: PreTrainedModel = LOADERS[kind].from_config(config)
     if type(getattr(whole, whole.base_model_prefix)) is not type(model.module):
         raise NoLanguageHead(
             f"'{model.name}' is read through its {type(model.module).__name__} alone, on which no language-model head sits; "
             "measure retrieval or probes"
         )
     ties, prefix = dict(getattr(whole, "all_tied_weights_keys", {})), f"{whole.base_model_prefix}."
-    shell, given = _without_body(whole)
+    shell, given = without_body(whole)
     wanted = {key: tuple(tensor.shape) for key, tensor in shell.state_dict().items()}
-    found = _tied(_stored(model, wanted), ties, prefix, model.module)
+    found = tied(_stored(model, wanted), ties, prefix, model.module)
     missing = sorted(wanted.keys() - found.keys())
     if missing:
         raise NoLanguageHead(
@@ -165,7 +165,7 @@ def _built(model: Model) -> LanguageHead:
     return LanguageHead(kind, model, shell.eval().requires_grad_(False), given, switches=False)
 
 
-def _kind_for(model: Model) -> str:
+def kind_for(model: Model) -> str:
     config = getattr(model.module, "config", None)
     for name in getattr(config, "architectures", None) or ():
         known = next((kind for kind, names in _NAMES.items() if name in names), None)
@@ -186,10 +186,10 @@ def _stored(model: Model, wanted: Iterable[str]) -> dict[str, Tensor]:
         have = base_tensors(model.origin)
         shared = {tensor.data_ptr() for tensor in base_tensors(text_body(model.origin)).values()}  # this body's own take their place
         return {key: have[key] for key in wanted if key in have and have[key].data_ptr() not in shared}
-    return _read(model.origin, wanted) if isinstance(model.origin, Folder) else {}
+    return read_weights(model.origin, wanted) if isinstance(model.origin, Folder) else {}
 
 
-def _read(folder: Folder, wanted: Iterable[str]) -> dict[str, Tensor]:
+def read_weights(folder: Folder, wanted: Iterable[str]) -> dict[str, Tensor]:
     """Only these tensors of a safetensors folder."""
     index = folder.body / "model.safetensors.index.json"
     single = folder.body / "model.safetensors"
@@ -208,7 +208,7 @@ def _old_name(key: str) -> str:
     return key
 
 
-def _tied(found: dict[str, Tensor], ties: dict[str, str], prefix: str, body: nn.Module) -> dict[str, Tensor]:
+def tied(found: dict[str, Tensor], ties: dict[str, str], prefix: str, body: nn.Module) -> dict[str, Tensor]:
     """`found` with every weight that is tied to the body's or to another of the head, where the checkpoint does not hold its own.
 
     A stored copy that equals the body's tensor becomes that tensor.
