@@ -43,7 +43,8 @@ def untrained_head(model: Model, *, seed: int) -> VocabularyHead:
     with torch.device("meta"), quietly():
         whole = LOADERS[kind_for(model)].from_config(copy.deepcopy(model.module.config))
     if type(getattr(whole, whole.base_model_prefix)) is not type(model.module):
-        raise NoLanguageHead(f"'{model.name}' is read through its {type(model.module).__name__} alone, on which no language-model head sits")
+        part = type(model.module).__name__
+        raise NoLanguageHead(f"'{model.name}' is read through its {part} alone, on which no language-model head sits")
     shell, given = without_body(whole)
     shell.to_empty(device=model.device)
     with torch.random.fork_rng(devices=[]), torch.no_grad():

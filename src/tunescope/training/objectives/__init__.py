@@ -50,7 +50,7 @@ def make_objective(name: str, settings: Mapping[str, Any] | None = None) -> Obje
     if name not in OBJECTIVES:
         raise UnknownName("objective", name, OBJECTIVES)
     kind, given = OBJECTIVES[name], dict(settings or {})
-    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    known = [each.name for each in fields(kind)]
     for each in sorted(given.keys() - set(known)):
         raise UnknownName(f"setting of {name}", each, known)
     needed = {Mixture: ("parts", "weights"), Preserve: ("objective",)}.get(kind, ())

@@ -55,6 +55,7 @@ class Objective(ABC):
     title: ClassVar[str]
     reference: ClassVar[str]
     needs: tuple[str, ...]
+    head: str | None = None  # which vocabulary head it runs through: own, random, fitted; None for none
     compares_with_start: bool = False  # whether the learner keeps a copy of the model as it was
 
     @abstractmethod
@@ -82,7 +83,7 @@ class Objective(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able: the name and the settings."""
-        return {"name": self.name} | {each.name: _plain(getattr(self, each.name)) for each in fields(self)}  # type: ignore[arg-type]
+        return {"name": self.name} | {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
 
 def check_above_zero(objective: Objective, *names: str) -> None:

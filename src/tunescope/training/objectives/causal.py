@@ -26,6 +26,8 @@ class CausalLM(Objective):
     reference: ClassVar[str] = "https://huggingface.co/docs/transformers/tasks/language_modeling"
     needs: ClassVar[tuple[str, ...]] = (TEXTS,)
 
+    head: ClassVar[str] = "own"
+
     def check(self, model: Model) -> None:
         check_causal(model, self.name)
 

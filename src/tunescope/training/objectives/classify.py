@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tunescope.activations.capture import forward_arguments
 from tunescope.errors import InputError, TextsError
 from tunescope.models import Model
 from tunescope.training.objectives.base import LABELS, Batch, Loss, Objective, check_choice
@@ -45,7 +46,7 @@ class Classify(Objective):
         """Any model that reads texts can be asked."""
 
     def heads(self, model: Model, *, seed: int) -> dict[str, nn.Module]:
-        head = nn.Linear(model.anatomy.width, self.classes, device="meta")
+        head = nn.Linear(_final_width(model), self.classes, device="meta")
         draw = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))
         head.weight = nn.Parameter(_SPREAD * draw.to(model.device))
         head.bias = nn.Parameter(torch.zeros(self.classes, device=model.device))
@@ -65,3 +66,11 @@ class Classify(Objective):
 
     def resolved(self, model: Model) -> dict:
         return {"pooling": resolved_pooling(model, self.pooling), "head": "random"}
+
+
+@torch.inference_mode()
+def _final_width(model: Model) -> int:
+    """Features of the final states, which a projection after the blocks can make other than those of a block (OPT-350m)."""
+    with model.active() as body:
+        one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        return int(body(input_ids=one, attention_mask=one + 1, **forward_arguments(model))[0].shape[-1])

@@ -52,10 +52,12 @@ class Contrastive(Objective):
     def check(self, model: Model) -> None:
         deployed = resolved_pooling(model, self.pooling, deployed=True) == DEPLOYED
         if deployed and not model.output.declared:
-            raise ModelError(f"contrastive with pooling='deployed' was asked for, and '{model.name}' declares no embedding; use mean or cls")
+            raise ModelError(
+                f"contrastive with pooling='deployed' was asked for, and '{model.name}' declares no embedding; use pooling='mean' or 'cls'"
+            )
         if deployed and not model.output.include_prompt and (self.query_prompt or self.passage_prompt):
             raise ModelError(
-                f"'{model.name}' leaves prompts out of its embedding, which training does not do; leave the prompts out, or use pooling='mean'"
+                f"'{model.name}' pools without its prompt's tokens, which training does not; leave the prompts out, or use pooling='mean'"
             )
 
     def heads(self, model: Model, *, seed: int) -> dict[str, nn.Module]:
@@ -99,7 +101,7 @@ class Contrastive(Objective):
         return {"pooling": resolved_pooling(model, self.pooling, deployed=True)}
 
 
-def info_nce(queries: Float[Tensor, "b e"], candidates: Float[Tensor, "n e"], temperature: float) -> Float[Tensor, "b"]:
+def info_nce(queries: Float[Tensor, "b e"], candidates: Float[Tensor, "n e"], temperature: float) -> Float[Tensor, " b"]:
     """−log softmax_j(cos(q_i, c_j)/τ) at j = i."""
     scores = F.normalize(queries, dim=-1) @ F.normalize(candidates, dim=-1).T / temperature
     return F.cross_entropy(scores, torch.arange(len(queries), device=scores.device), reduction="none")

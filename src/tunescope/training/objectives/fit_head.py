@@ -26,8 +26,8 @@ def fit_head(learner: Learner, batches: Iterable[Batch], *, rate: float = 1e-3) 
     for parameter in own:
         parameter.requires_grad_(True)
     losses = []
+    optimizer = torch.optim.AdamW(own, lr=rate, weight_decay=0.0)
     try:
-        optimizer = torch.optim.AdamW(own, lr=rate, weight_decay=0.0)
         with evaluating(learner):
             for batch in batches:
                 optimizer.zero_grad()

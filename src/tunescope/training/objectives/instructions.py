@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jinja2 import TemplateError
@@ -33,6 +33,8 @@ class InstructionTuning(Objective):
     title: ClassVar[str] = "instruction tuning"
     reference: ClassVar[str] = "https://huggingface.co/docs/transformers/chat_templating"
     needs: ClassVar[tuple[str, ...]] = (CONVERSATIONS,)
+
+    head: ClassVar[str] = "own"
 
     def check(self, model: Model) -> None:
         check_causal(model, self.name)
@@ -75,8 +77,8 @@ def rendered(chat: Chat, reader: TextReader) -> tuple[str, list[tuple[int, int]]
             after = _written(chat[: turn + 1], reader, opening=False)
             if not whole.startswith(after) or not after.startswith(before):
                 raise TextsError(
-                    f"sft: the chat template of '{reader.name}' writes turn {turn + 1} differently once it is answered, so its answer cannot "
-                    "be told from its prompt; end conversations at that turn"
+                    f"sft: the chat template of '{reader.name}' writes turn {turn + 1} otherwise once others follow, so that its answer "
+                    "cannot be told from its prompt; end the conversations there"
                 )
             answers.append((len(before), len(after)))
     return whole, answers

@@ -76,7 +76,7 @@ class Learner(nn.Module):
         return self.body.config
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        if getattr(self.objective, "head", None) == "fitted" and not self.fitted:
+        if self.objective.head == "fitted" and not self.fitted:
             raise InputError(f"{self.objective.name} with head='fitted' was run before its head was fitted; call fit_head first")
         loss = self.loss(batch)
         return {"loss": loss.value, **{name: value.detach() for name, value in loss.said.items()}}
@@ -95,7 +95,7 @@ class Learner(nn.Module):
         """One pass of the body. rows (b,): the item each row is made of, by default its place. segments (b, t): token types."""
         rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
         types = {} if segments is None else {"token_type_ids": segments}
-        with self._last_block(mask, rows):
+        with unscaled(self.body, name=self.model.name), self._last_block(mask, rows):
             out = self.body(input_ids=ids, attention_mask=mask, **types, **forward_arguments(self.model))
         return States(out[0], mask, getattr(out, "pooler_output", None))
 
@@ -121,11 +121,12 @@ class Learner(nn.Module):
 
     @contextmanager
     def watching(self) -> Iterator[list[Pass]]:
-        """The passes made inside the block, each with the last block's output, whose gradient is kept: objective by objective, item by item.
+        """The passes made inside the block, each with the last block's output, whose gradient is kept.
 
         Use: `with learner.watching() as passes: learner.loss(batch).value.backward()`, then passes[0].states.grad.
         """
-        self._watched = found = []
+        found: list[Pass] = []
+        self._watched = found
         try:
             yield found
         finally:

@@ -60,7 +60,7 @@ class MaskedLM(Objective):
 
 def check_share(objective: Objective) -> None:
     """Raise InputError for a share of tokens outside 0 to 1."""
-    share = objective.share  # type: ignore[attr-defined]
+    share = objective.share
     if not 0 < share < 1:
         raise InputError(f"{objective.name}: share={share!r} of the tokens was asked for; give a number between 0 and 1, such as .15")
 

@@ -40,6 +40,10 @@ class Mixture(Objective):
     def compares_with_start(self) -> bool:  # type: ignore[override]
         return any(part.compares_with_start for part in self.parts)
 
+    @property
+    def head(self) -> str | None:  # type: ignore[override]
+        return next((part.head for part in self.parts if part.head is not None), None)
+
     def check(self, model: Model) -> None:
         for part in self.parts:
             part.check(model)
@@ -85,7 +89,7 @@ def entries(items: Sequence[Any], needs: Sequence[tuple[str, ...]]) -> list[list
 
 def check_one_head(parts: Sequence[Objective]) -> None:
     """Raise InputError when two parts ask for different heads under one role."""
-    asked = {getattr(part, "head", "own") for part in parts if hasattr(part, "head")}
+    asked = {part.head for part in parts if part.head is not None}
     classes = {part.classes for part in parts if hasattr(part, "classes")}
     if len(asked) > 1 or len(classes) > 1:
         raise InputError(f"objectives that run through one head ask for different ones: {', '.join(map(str, sorted(asked | classes)))}")

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tunescope.errors import InputError
 from tunescope.models import Model
 from tunescope.training.objectives.base import TEXTS, Batch, Loss, Objective, check_above_zero, check_choice
 from tunescope.training.objectives.embedding import reads_left_only
 from tunescope.training.objectives.learner import Learner
 from tunescope.training.objectives.masked import chosen_tokens, hidden
-from tunescope.training.objectives.mixture import check_one_head, entries
+from tunescope.training.objectives.mixture import entries
 from tunescope.training.objectives.reader import TextReader
 from tunescope.training.objectives.token_loss import (
     LANGUAGE,
@@ -56,9 +57,8 @@ class Preserve(Objective):
         return (*self.objective.needs, TEXTS)
 
     @property
-    def head(self) -> str:
-        """The vocabulary head it runs through."""
-        return getattr(self.objective, "head", "own")
+    def head(self) -> str | None:  # type: ignore[override]
+        return self.objective.head or ("own" if self.kind == "kl" else None)
 
     def check(self, model: Model) -> None:
         self.objective.check(model)
@@ -66,7 +66,11 @@ class Preserve(Objective):
             check_causal(model, "preserve with kind='kl'")
         elif self.kind == "kl":
             check_masked(model, "preserve with kind='kl'", "own")
-            check_one_head((self.objective, self))
+            if self.head != "own":
+                raise InputError(
+                    f"preserve with kind='kl' reads the checkpoint's own head, and {self.objective.name} asked for head='{self.head}'; "
+                    "use kind='features'"
+                )
 
     def heads(self, model: Model, *, seed: int) -> dict[str, nn.Module]:
         own = self.objective.heads(model, seed=seed)
@@ -77,7 +81,7 @@ class Preserve(Objective):
         tokens = reader.read(kept)
         targets = tokens.ids.masked_fill(tokens.mask == 0, NOTHING)
         keep = {"ids": tokens.ids, "mask": tokens.mask, "targets": targets}
-        if reader.masks and self.kind == "kl":
+        if not reader.causal and self.kind == "kl":
             keep = hidden(tokens.ids, tokens.mask, chosen_tokens(tokens.free, _SHARE, generator), reader, generator)
         return {"own": self.objective.collate(own, reader, generator), "keep": keep}
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tunescope.errors import ModelError, TextsError
 from tunescope.models.model import Model
 from tunescope.models.quiet import quietly
+from tunescope.training.objectives.embedding import reads_left_only
 
 LENGTH = 128  # tokens, as the depth study trained
 _SHOWN = 40
@@ -36,13 +37,17 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class TextReader:
-    """A model's tokenizer as objectives use it: cut at max_length tokens, special ones included, and padded on the right."""
+    """A model's tokenizer as objectives use it: cut at max_length tokens, special ones included, and padded on the right.
+
+    vocabulary: tokens the model has embeddings for. causal: whether it reads to the left only.
+    """
 
     name: str
     tokenizer: Any
     max_length: int
     lowercase: bool
     vocabulary: int
+    causal: bool
 
     @classmethod
     def of(cls, model: Model, *, max_length: int = LENGTH) -> TextReader:
@@ -53,7 +58,7 @@ class TextReader:
                 "save it as tokenizer.json (AutoTokenizer.from_pretrained(..., use_fast=True))"
             )
         rows = int(model.module.get_input_embeddings().weight.shape[0])
-        return cls(model.name, model.tokenizer, min(max_length, model.max_length), model.lowercase, rows)
+        return cls(model.name, model.tokenizer, min(max_length, model.max_length), model.lowercase, rows, reads_left_only(model))
 
     @cached_property
     def ordinary(self) -> Tensor:

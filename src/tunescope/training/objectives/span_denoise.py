@@ -69,6 +69,7 @@ class CausalSpan(Objective):
     title: ClassVar[str] = "causal span denoising"
     reference: ClassVar[str] = "https://arxiv.org/abs/1907.10529"
     needs: ClassVar[tuple[str, ...]] = (TEXTS,)
+    head: ClassVar[str] = "own"
     share: float = 0.15
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ def length_probabilities(p: float = GEOMETRIC, longest: int = LONGEST) -> Tensor
     return weights / weights.sum()
 
 
-def span_lengths(count: int, generator: torch.Generator) -> Int[Tensor, "n"]:
+def span_lengths(count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
     """`count` lengths in words."""
     return torch.multinomial(length_probabilities(), count, replacement=True, generator=generator) + 1
 

@@ -77,7 +77,9 @@ def _refuse_encoder_of_two(model: Model, name: str) -> None:
     """The head of an encoder-decoder reads its decoder, which is not part of the model that is read."""
     whole = getattr(getattr(model.origin, "config", None), "is_encoder_decoder", False)
     if whole or getattr(model.module.config, "is_encoder_decoder", False):
-        raise NoLanguageHead(f"{name} needs a language-model head, and '{model.name}' is the encoder of two halves; use simcse or contrastive")
+        raise NoLanguageHead(
+            f"{name} needs a language-model head, and '{model.name}' is the encoder of an encoder-decoder; use simcse or contrastive"
+        )
 
 
 def vocabulary_heads(model: Model, head: str, *, seed: int) -> dict[str, nn.Module]:

@@ -29,12 +29,7 @@ def native_dropout(model: Model) -> float:
     modules = [part.p for path, part in model.module.named_modules() if isinstance(part, nn.Dropout) and "lora_" not in path]
     config = getattr(model.module, "config", None)
     functional = [value for value in (getattr(config, name, None) for name in _RATES) if isinstance(value, int | float)]
-    return max((0.0, *modules, *(map(float, functional) if modules or _attends(model) else ())))
-
-
-def _attends(model: Model) -> bool:
-    """Whether the body has attention, whose dropout is no module in the fused kernels."""
-    return any("attention" in type(part).__name__.lower() for part in model.module.modules())
+    return max((0.0, *modules, *map(float, functional)))
 
 
 def resolved_views(model: Model, asked: str) -> str:
@@ -45,7 +40,7 @@ def resolved_views(model: Model, asked: str) -> str:
 def check_views(objective: Objective, model: Model) -> None:
     """Raise InputError when two passes of `model` would be the same pass."""
     check_choice(objective, "views", VIEWS)
-    if objective.views == NATIVE and not native_dropout(model):  # type: ignore[attr-defined]
+    if objective.views == NATIVE and not native_dropout(model):
         raise InputError(
             f"{objective.name} with views='native' was asked for, and '{model.name}' has no dropout: both views would be one and the same; "
             "use views='forced', or 'as-published' to run it as it is"
@@ -57,7 +52,7 @@ def views_record(objective: Any, model: Model) -> dict[str, Any]:
     views, native = resolved_views(model, objective.views), native_dropout(model)
     record = {"views": views, "native_dropout": native, "forced_dropout": RATE if views == FORCED else 0.0}
     if views == PUBLISHED and not native:
-        record["warning"] = f"'{model.name}' has no dropout of its own: both views are identical unless an adapter's dropout tells them apart"
+        record["warning"] = f"'{model.name}' has no dropout of its own: both views are the same unless an adapter's differs"
     return record
 
 
