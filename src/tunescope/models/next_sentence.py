@@ -36,7 +36,7 @@ def next_sentence_head(model: Model) -> NextSentenceHead:
             f"nsp needs BERT's pretrained next-sentence head, and '{model.name}' is of type '{model.anatomy.family}'; use mlm or simcse"
         )
     own = model.origin
-    scores = getattr(getattr(own, "cls", None), "seq_relationship", getattr(own, "cls", None))
+    scores = getattr(getattr(own, "cls", None), "seq_relationship", None)
     pooler = getattr(getattr(model.module, "pooler", None), "dense", None)
     if isinstance(own, nn.Module) and isinstance(scores, nn.Linear) and isinstance(pooler, nn.Linear):
         return NextSentenceHead(pooler, scores)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tunescope.activations.capture import forward_arguments
 from tunescope.activations.pooling import pooler
-from tunescope.errors import InputError
+from tunescope.errors import InputError, ModelError
 from tunescope.models.model import Model, evaluating
 from tunescope.models.rwkv import unscaled
 from tunescope.training.objectives.base import Batch, Loss, Objective
@@ -150,11 +150,13 @@ class Learner(nn.Module):
                 states.retain_grad()
             found.append(Pass(states, mask, rows))
 
-        handle = self.model.blocks[-1].register_forward_hook(keep)
+        handle, before = self.model.blocks[-1].register_forward_hook(keep), len(found)
         try:
             yield
         finally:
             handle.remove()
+        if len(found) == before:
+            raise ModelError(f"'{self.model.name}' left its last block out of a pass (layerdrop); set its config's layerdrop to 0")
 
     def record(self) -> dict[str, Any]:
         """JSON-able: the objective and its settings, what "auto" came to, the length, and where head weights come from."""
