@@ -297,6 +297,19 @@ def test_forced_views_drop_a_tenth_of_the_embeddings_output():
     assert float(said["view_distance"]) == 0.0
 
 
+def test_forced_views_are_the_same_when_blocks_are_recomputed():
+    """Activation checkpointing runs the blocks again in the backward pass, when the forced dropout is long over."""
+    learner = learner_of("llama", SimCSE()).train()
+    batch, found = learner.collate(WORDY, generator()), []
+    for switch in ("activation_checkpointing_enable", "activation_checkpointing_disable"):
+        getattr(learner.body, switch)()
+        learner.zero_grad()
+        torch.manual_seed(0)
+        learner.loss(batch).value.backward()
+        found.append([parameter.grad.clone() for parameter in learner.parameters() if parameter.grad is not None])
+    assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(*found, strict=True))
+
+
 def test_watched_passes_give_the_gradient_of_each_item():
     """By central differences: moving one item's states by ± its gradient moves the loss by twice that gradient's squared length."""
     learner = learner_of("bert", objective_of("contrastive")).eval()

@@ -41,7 +41,7 @@ def next_sentence_head(model: Model) -> NextSentenceHead:
     if isinstance(own, nn.Module) and isinstance(scores, nn.Linear) and isinstance(pooler, nn.Linear):
         return NextSentenceHead(pooler, scores)
     found = read_weights(own, (*_POOLER, *_SCORES)) if isinstance(own, Folder) else {}
-    missing = [key for key in (*_POOLER, *_SCORES) if key not in found]
+    missing = [key for key in (*_SCORES, *_POOLER) if key not in found]
     if missing:
         raise ModelError(
             f"nsp needs the pretrained next-sentence head, and the checkpoint of '{model.name}' lacks {missing[0]}: its weights would be "
