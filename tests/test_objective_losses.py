@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BertForNextSentencePrediction
 
 import tunescope as ts
 from test_objectives import CHAT, ITEMS, TALK, WORDY, generator, model_of, pretraining_bert
-from tiny_models import save_model, tiny_model, tiny_tokenizer, tokenizer_for
+from tiny_models import save_model, save_sentence_transformer, tiny_model, tiny_tokenizer, tokenizer_for
 from tunescope.errors import ModelError, TextsError
 from tunescope.models.quiet import quietly
 from tunescope.training.objectives import (
@@ -191,9 +191,14 @@ def test_contrastive_is_sentence_transformers_multiple_negatives(negatives):
     close(loss.items.mean(), wanted)
 
 
-def test_prompts_are_read_and_the_deployed_embedding_is_used(tmp_path):
-    from tiny_models import save_sentence_transformer
+def test_simcse_pools_as_the_folder_declares(tmp_path):
+    declared = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    model = ts.load_model(str(save_sentence_transformer(tmp_path, pooling=declared)))
+    assert Learner(model, SimCSE()).record()["resolved"]["pooling"] == "cls"
+    assert Learner(model, SimCSE(pooling="mean")).record()["resolved"]["pooling"] == "mean"
 
+
+def test_prompts_are_read_and_the_deployed_embedding_is_used(tmp_path):
     model = ts.load_model(str(save_sentence_transformer(tmp_path, dense=8)))
     learner = learn(model, Contrastive(query_prompt="the ")).eval()
     batch = learner.collate([("cat sat", "a dog"), ("sun", "the sea")], generator())
