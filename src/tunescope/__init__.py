@@ -16,8 +16,11 @@ from tunescope.version import __version__ as __version__
 _HOME = {
     "Collection": "texts",
     "Comparison": "comparison",
+    "EqualStep": "training",
     "MEASURES": "geometry",
+    "StepSizes": "training",
     "TextSet": "texts",
+    "bisect_tau": "training",
     "capture": "activations",
     "cca": "geometry.front",
     "change_rank": "geometry.front",
@@ -57,6 +60,7 @@ _HOME = {
     "save_capture": "activations",
     "subspace_overlap": "geometry.front",
     "svcca": "geometry.front",
+    "tau_from": "training",
     "trustworthiness": "geometry.front",
     "weight_profile": "comparison.weights",
 }
