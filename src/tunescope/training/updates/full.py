@@ -1,0 +1,46 @@
+"""Full fine-tuning: every parameter moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from tunescope.errors import InputError
+from tunescope.models.anatomy import Anatomy
+from tunescope.training.updates.base import UpdateRule
+from tunescope.training.updates.parts import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard(UpdateRule):
+    """AdamW with layer-wise learning-rate decay: block i of L learns at lr · decay^(L − i), the embeddings at lr · decay^L.
+
+    The last block and whatever is above it (final norm, pooler, head) learn at lr. A head that is tied to the embeddings is an embedding.
+    """
+
+    kind: ClassVar[str] = "standard"
+    decay: float = 0.95
+
+    def refuse(self, whole: nn.Module, body: nn.Module, anatomy: Anatomy) -> None:
+        super().refuse(whole, body, anatomy)
+        if not 0 < self.decay <= 1:
+            raise InputError(f"layer-wise decay is a factor above 0 and up to 1, got {self.decay}")
+
+    def trains(self, part: Part, anatomy: Anatomy) -> bool:
+        return True
+
+    def rate(self, part: Part, anatomy: Anatomy) -> float:
+        depth = part.block if part.block is not None else 0 if part.embedding else anatomy.n_layers
+        return self.decay ** (anatomy.n_layers - depth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(UpdateRule):
+    """AdamW at one learning rate."""
+
+    kind: ClassVar[str] = "uniform"
+
+    def trains(self, part: Part, anatomy: Anatomy) -> bool:
+        return True
