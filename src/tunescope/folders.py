@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,3 +77,58 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def drafted(path: Path, move_in: Callable[[Path, Path], None], *, asked: str | Path) -> Iterator[Path]:
+    """A draft folder inside `path` that `move_in(draft, path)` puts in place when the block ends well, and that vanishes otherwise.
+
+    Two savers of one folder take turns: the last one's result stands, whole. asked: the folder as typed, for messages.
+
+    Raises: OutputError.
+    """
+    made = missing_folders(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path))
+        try:
+            with locked(draft):
+                yield draft
+                with _uninterrupted(), locked(path):
+                    _clear_drafts(path, but=draft)
+                    move_in(draft, path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to '{asked}': {error.strerror or error}; name another folder with --out") from error
+    finally:
+        remove_empty(made)
+
+
+def _clear_drafts(path: Path, *, but: Path) -> None:
+    """Drafts whose process is gone (kill -9 leaves them behind): their lock is free."""
+    for left in path.glob(f"{DRAFT}*"):
+        if left.name != but.name:
+            try:
+                with locked(left, wait=False):
+                    shutil.rmtree(left, ignore_errors=True)
+            except OSError:
+                continue  # somebody is still writing it, or has just moved it
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment in which files change places."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)

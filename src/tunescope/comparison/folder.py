@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tunescope.errors import OutputError
-from tunescope.folders import DRAFT, locked, missing_folders, remove_empty, writable_folder
+from tunescope.folders import DRAFT, drafted, writable_folder
 
 RESULTS = {"comparison.json": "tunescope.comparison/", "weights.json": "tunescope.weights/"}  # each says whose folder it is
 OURS = {*RESULTS, "report.html", "records.jsonl", "figures"}
@@ -67,25 +64,8 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
 
     Raises: OutputError.
     """
-    path = check_folder(folder)
-    made = missing_folders(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path))
-        try:
-            with locked(draft):
-                yield draft
-                with _uninterrupted(), locked(path):
-                    _clear_drafts(path, but=draft)
-                    _move_in(draft, path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write to '{folder}': {error.strerror or error}; name another folder with --out") from error
-    finally:
-        remove_empty(made)
+    with drafted(check_folder(folder), _move_in, asked=folder) as draft:
+        yield draft
 
 
 def _move_in(draft: Path, path: Path) -> None:
@@ -97,29 +77,3 @@ def _move_in(draft: Path, path: Path) -> None:
     for name in fresh:
         os.replace(draft / name, path / name)
 
-
-def _clear_drafts(path: Path, *, but: Path) -> None:
-    """Drafts whose process is gone (kill -9 leaves them behind): their lock is free."""
-    for left in path.glob(f"{DRAFT}*"):
-        if left.name != but.name:
-            try:
-                with locked(left, wait=False):
-                    shutil.rmtree(left, ignore_errors=True)
-            except OSError:
-                continue  # somebody is still writing it, or has just moved it
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back for the moment in which files change places."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[bool] = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if pressed:
-            signal.raise_signal(signal.SIGINT)
