@@ -1,8 +1,23 @@
-"""How a model is moved: update rules, equal steps, and moving it without training, as a control."""
+"""How a model is moved: objectives, update rules, equal steps, and moving it without training, as a control."""
 
 from tunescope.training.equal_step import EqualStep
+from tunescope.training.interpolate import interpolate
+from tunescope.training.match import Match, Trajectory, match
 from tunescope.training.perturb import perturb
 from tunescope.training.step_sizes import StepSizes
 from tunescope.training.tau import bisect_tau, tau_from
+from tunescope.training.to_distance import AtDistance, perturb_to
 
-__all__ = ["EqualStep", "StepSizes", "bisect_tau", "perturb", "tau_from"]
+__all__ = [
+    "AtDistance",
+    "EqualStep",
+    "Match",
+    "StepSizes",
+    "Trajectory",
+    "bisect_tau",
+    "interpolate",
+    "match",
+    "perturb",
+    "perturb_to",
+    "tau_from",
+]
