@@ -95,7 +95,9 @@ def test_light_imports_leave_torch_alone(program):
     assert heavy_after(program) == "[]"
 
 
-@pytest.mark.parametrize("command", [["--help"], ["diff", "--help"], ["capture", "--help"], ["power", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["--help"], *([name, "--help"] for name in ("diff", "capture", "perturb", "power"))], ids=" ".join
+)
 def test_help_leaves_torch_alone(command):
     program = f"""
 import contextlib, io

@@ -58,7 +58,7 @@ def interruptible(out: Path) -> Iterator[None]:
 def _stamp(out: Path) -> int | None:
     """When the result in the folder was put there."""
     times = []
-    for name in ("comparison.json", "weights.json"):
+    for name in ("comparison.json", "weights.json", "perturbation.json"):
         with suppress(OSError):
             times.append((out / name).stat().st_mtime_ns)
     return max(times, default=None)
