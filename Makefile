@@ -14,10 +14,10 @@ demo: $(VENV)/.ready-demo  ## compare a sentence encoder with a fine-tuned copy 
 	$(BIN)/tunescope demo --out tunescope-out
 
 test: $(VENV)/.ready-dev  ## the tests, except the slow ones
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/.ready-dev  ## the slow tests: coverage of the intervals, interrupted runs
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto
 
 check: $(VENV)/.ready-dev  ## style and types
 	$(BIN)/ruff check .
