@@ -133,3 +133,10 @@ def test_real_collections(name, passages, queries, judgements):
     found = read_collection(f"{SHARED}/{name}")
     assert (len(found.doc_ids), len(found.query_ids)) == (passages, queries)
     assert sum(map(len, found.qrels.values())) == judgements
+
+
+def test_dicts_are_asked_for_and_ids_must_be_text():
+    with pytest.raises(TextsError, match="documents is a list; give a dict by id"):
+        Collection.of(["a"], {"q": "b"}, {"q": {"a": 1}})
+    with pytest.raises(TextsError, match=r"the id 'd\\x00' holds a character that is no text"):
+        Collection.of({"d\0": "a"}, {"q": "b"}, {"q": {"d\0": 1}})

@@ -575,3 +575,9 @@ def test_equal_texts_are_asked_of_tables_that_have_them(tmp_path):
     tuned = table(tmp_path / "t.csv", {"id": IDS, "acc": TUNED, "question": [*IDS[:-1], "another"]})
     with pytest.raises(AlignmentError, match="item 'q7' is not the same on both sides: question 'q7' in .*, 'another' in"):
         ts.external_results(base, tuned)
+
+
+def test_per_cent_against_fractions_is_said():
+    scores = {f"q{i}": 80 + i % 5 for i in range(20)}
+    result = ts.external_results(scores, {key: value / 100 for key, value in scores.items()}, metric="acc")
+    assert "is one of them in per cent?" in result.warnings[0]

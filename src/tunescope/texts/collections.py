@@ -59,6 +59,9 @@ class Collection:
 
         Raises TextsError as `read_collection` does.
         """
+        for what, given in (("documents", documents), ("queries", queries), ("qrels", qrels)):
+            if not isinstance(given, Mapping):
+                raise TextsError(f"{what} is a {type(given).__name__}; give a dict by id")
         docs = [(id, _document(document, id, source)) for id, document in documents.items()]
         judgements = ((query, document, grade, "qrels") for query, row in qrels.items() for document, grade in row.items())
         return _collection(docs, list(queries.items()), judgements, name=name, split=split, source=source)
@@ -84,7 +87,7 @@ def read_collection(path: str | Path) -> Collection:
     if not splits:
         raise TextsError(f"{folder}: no qrels/*.tsv in it; {_LAYOUT}")
     if split not in splits:
-        raise UnknownName(f"split of {folder}", split, splits)
+        raise UnknownName(f"split of {folder} (name one as {folder}:{splits[0]})", split, splits)
     try:
         documents = [(id, _document(row, id, source)) for id, row, source in _records(folder / "corpus.jsonl")]
         queries = [(id, _text(row, id, source)) for id, row, source in _records(folder / "queries.jsonl")]
@@ -171,6 +174,9 @@ def _collection(
 ) -> Collection:
     if not documents:
         raise TextsError(f"{source}: the corpus is empty; give at least one passage")
+    for id, _ in (*documents, *queries):
+        if "\0" in id or not id.isascii() and any("\ud800" <= letter <= "\udfff" for letter in id):
+            raise TextsError(f"{source}: the id {id!r} holds a character that is no text; give it another")
     _refuse_repeats([id for id, _ in documents], "passages", source)
     _refuse_repeats([id for id, _ in queries], "queries", source)
     texts = dict(queries)

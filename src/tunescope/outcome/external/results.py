@@ -157,6 +157,7 @@ def _compare(title: str, pairs: list[Directed], source: str, reader: str, margin
         for place, (matched, (base, _, higher)) in enumerate(zip(matches, pairs, strict=True))
     )
     main = matches[0]
+    warnings = [text for matched in matches for text in matched.warnings] + _unlike(main, title)
     detail = {
         "kind": "external",
         "name": title,
@@ -166,7 +167,7 @@ def _compare(title: str, pairs: list[Directed], source: str, reader: str, margin
         "items": len(main.ids),
         "unmatched": main.only_base + main.only_tuned,
         "most_changed": _most_changed(main, outcomes[0].higher_is_better),
-        "warnings": list(dict.fromkeys(text for matched in matches for text in matched.warnings)),
+        "warnings": list(dict.fromkeys(warnings)),
     }
     return TaskScores(title, outcomes, main.ids, main.base, main.tuned, detail)
 
@@ -178,6 +179,13 @@ def _outcome(
     few = f"a test needs at least two {items}, got {len(matched.ids)}"
     reason = few if test.verdict == "not evaluable" and len(matched.ids) < 2 else None
     return Outcome.of(test, kind="external", name=title, metric=metric, items=items, main=main, reason=reason)
+
+
+def _unlike(matched: Matched, title: str) -> list[str]:
+    """A warning where one side looks like per cent and the other like fractions."""
+    sizes = sorted(float(np.abs(side).max()) for side in (matched.base, matched.tuned))
+    percent = sizes[0] <= 1 < 10 < sizes[1]
+    return [f"{title}: one side's scores reach {sizes[1]:g} and the other's {sizes[0]:g}: is one of them in per cent?"] if percent else []
 
 
 def _most_changed(matched: Matched, higher: bool) -> list[dict[str, Any]]:
