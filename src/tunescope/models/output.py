@@ -61,8 +61,7 @@ class OutputHead:
             "layers": [type(layer).__name__ for layer in self.layers],
             "weights_sha256": hash_tensors(tensors) if tensors else None,
             "prompt": self.prompt,
-            "similarity": self.similarity,
-        }
+        } | ({"similarity": self.similarity} if self.similarity else {})
 
 
 def pool_declared(states: Tensor, mask: Tensor, mode: str) -> Tensor:
