@@ -208,3 +208,24 @@ def test_probe_audit_prints_a_table_and_writes_json(place, tmp_path):
 def test_probe_audit_refuses_a_column_that_is_not_there(place, tmp_path, monkeypatch, capsys):
     (tmp_path / "t.csv").write_text("text,kind\na cat,x\na dog,y\n")
     assert "did you mean kind" in refused(monkeypatch, capsys, "probe-audit", place / "base", "-t", tmp_path / "t.csv", "--labels", "kinds")
+
+
+def test_an_interrupt_that_was_dropped_on_its_way_is_sent_again(tmp_path, monkeypatch):
+    """The first is raised in a destructor, where Python drops it; the second ends the work."""
+    program = f"""
+import os, signal, sys, time
+from pathlib import Path
+import tunescope.cli.run as run
+run.LOST = 0.3
+sys.unraisablehook = lambda dropped: None
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+with run.interruptible(Path({str(tmp_path / "out")!r})):
+    deaf = Deaf()
+    del deaf
+    time.sleep(20)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, "interrupted; nothing was written" in done.stderr) == (130, True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ import typer
 
 if TYPE_CHECKING:
     from tunescope.comparison import Comparison
+
+LOST = 5.0  # seconds after which an interrupt that stopped nothing was dropped on its way
 
 
 @contextmanager
@@ -47,12 +51,37 @@ def interruptible(out: Path) -> Iterator[None]:
     """Ctrl-C ends with one line that says what was left behind: nothing, or the whole result."""
     before = _stamp(out)
     try:
-        yield
+        with _heard():
+            yield
     except KeyboardInterrupt:
         left = f"nothing was written to '{out}'" if _stamp(out) == before else f"the result had just been written to '{out}'"
         typer.secho(f"\ntunescope: interrupted; {left}", err=True, fg=typer.colors.RED)
         sys.stderr.flush()
         os._exit(130)  # worker threads of a running forward pass would hold the exit back
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Ctrl-C raised where exceptions are dropped, in a destructor or a callback from C, is lost: it is sent again until it is heard."""
+    main = threading.main_thread()
+    if threading.current_thread() is not main or not hasattr(signal, "pthread_kill"):
+        yield
+        return
+    again: list[threading.Timer] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        again.append(threading.Timer(LOST, signal.pthread_kill, (main.ident, signal.SIGINT)))
+        again[-1].daemon = True
+        again[-1].start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for timer in again:
+            timer.cancel()
 
 
 def _stamp(out: Path) -> int | None:
