@@ -127,7 +127,8 @@ def _write_modules(model: Model, into: Path, body: Path) -> None:
     elif model.output.declared and model.output.pooling != ("eos",):
         _write_json(body / "sentence_bert_config.json", {"max_seq_length": model.max_length, "do_lower_case": model.lowercase})
         prompts = {"prompts": {"default": model.output.prompt}, "default_prompt_name": "default"} if model.output.prompt else {}
-        _write_json(into / "config_sentence_transformers.json", prompts)
+        similarity = {"similarity_fn_name": model.output.similarity} if model.output.similarity else {}
+        _write_json(into / "config_sentence_transformers.json", prompts | similarity)
         kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
         pooling = {"word_embedding_dimension": model.anatomy.width, "pooling_mode": list(model.output.pooling)}
         _write_json(into / "1_Pooling" / "config.json", pooling | {"include_prompt": model.output.include_prompt})
