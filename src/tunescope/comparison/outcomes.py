@@ -14,7 +14,6 @@ from tunescope.comparison.headline import NO_OUTCOME
 from tunescope.comparison.probing import probe_classification, probe_labels
 from tunescope.comparison.sources import Given
 from tunescope.comparison.tasks import Measured, Tasks
-from tunescope.errors import InputError
 from tunescope.models import Model
 from tunescope.outcome.language import language_loss
 from tunescope.outcome.reembedding import reembedding
@@ -32,7 +31,7 @@ def with_outcomes(
 ) -> dict[str, Any]:
     """The payload with every task measured: `outcomes`, `outcome_details`, `outcome_headline`, `association`.
 
-    Raises: InputError where models are needed and rows were given, and what the measuring raises.
+    Raises what the measuring raises; that both sides are models where a task needs them is checked before they are read.
     """
     if not tasks:
         return payload | {"outcome_details": [], "outcome_headline": "", "association": None}
@@ -67,8 +66,6 @@ def _apart(measured: Sequence[Measured]) -> list[Measured]:
 
 def _measured(tasks: Tasks, given: Given, *, max_length: int | None, batch_size: int, say: Progress) -> list[Measured]:
     pair = given.pair
-    if pair is None and tasks.need_models:
-        raise InputError(f"{', '.join(tasks.need_models)} asked for: only models can read further texts; give both models, or leave it out")
     found: list[Measured] = []
     if pair is not None:
         for collection in tasks.collections:
