@@ -30,6 +30,18 @@ def read_texts(path: str | Path, *, column: str | None = None, sample: int | Non
     if isinstance(path, str) and path.startswith(PREFIX):
         dataset = read_hub(path, sample=sample)
         return corpus_of(dataset.table, dataset.source, column, chats=chats)
+    table = read_table(path)
+    path = Path(path)
+    if not table.rows:
+        raise TextsError(f"{path}: no texts in it; a comparison needs one text a line or row")
+    if column is not None and path.suffix.lower() == ".txt":
+        raise InputError(f"column={column!r} was given and {path} has none: .txt is one text a line; leave it out")
+    corpus = corpus_of(table, str(path), column, chats=chats)
+    return corpus if sample is None else corpus.sample(sample, seed=seed)
+
+
+def read_table(path: str | Path) -> Table:
+    """The columns of a .txt, .jsonl, .csv, .tsv or .parquet file. Raises TextsError, naming the file and what is the matter."""
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
     try:
@@ -39,15 +51,9 @@ def read_texts(path: str | Path, *, column: str | None = None, sample: int | Non
             raise TextsError(f"{path}: no such file{_nearest(path)}")
         if reader is None:
             raise TextsError(f"{path}: texts are read from {_suffixes()}, not '{path.suffix or path.name}'; rename or convert the file")
-        table = reader(path)
+        return reader(path)
     except OSError as error:
         raise TextsError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not table.rows:
-        raise TextsError(f"{path}: no texts in it; a comparison needs one text a line or row")
-    if column is not None and path.suffix.lower() == ".txt":
-        raise InputError(f"column={column!r} was given and {path} has none: .txt is one text a line; leave it out")
-    corpus = corpus_of(table, str(path), column, chats=chats)
-    return corpus if sample is None else corpus.sample(sample, seed=seed)
 
 
 def as_corpus(
