@@ -12,6 +12,7 @@ from tunescope.cli.diff import diff
 from tunescope.cli.perturb import perturb
 from tunescope.cli.power import power
 from tunescope.cli.probe_audit import probe_audit
+from tunescope.cli.tune import tune
 from tunescope.version import __version__
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command(no_args_is_help=True)(diff)
 app.command(no_args_is_help=True)(capture)
+app.command(no_args_is_help=True)(tune)
 app.command(no_args_is_help=True)(perturb)
 app.command(no_args_is_help=True)(power)
 app.command("probe-audit", no_args_is_help=True)(probe_audit)

@@ -21,6 +21,11 @@ class NextSentenceHead(nn.Module):
         super().__init__()
         self.pooler, self.scores = pooler, scores
 
+    def in_checkpoint(self) -> dict[str, Tensor]:
+        """Its tensors by their names in the checkpoint of BertForPreTraining."""
+        own = (self.pooler.weight, self.pooler.bias, self.scores.weight, self.scores.bias)
+        return dict(zip((*_POOLER, *_SCORES), own, strict=True))
+
     def forward(self, states: Float[Tensor, "b t d"]) -> Float[Tensor, "b 2"]:
         return self.scores(self.pooler(states[:, 0]).tanh()).float()
 

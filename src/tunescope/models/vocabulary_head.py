@@ -14,17 +14,24 @@ from tunescope.models.quiet import quietly
 
 
 class VocabularyHead(nn.Module):
-    """Final hidden states (m, d) of any positions -> logits (m, v) float32, by the forward of the model's own head class."""
+    """Final hidden states (m, d) of any positions -> logits (m, v) float32, by the forward of the model's own head class.
 
-    def __init__(self, shell: nn.Module, given: Given, body: nn.Module):
+    drawn: whether its weights are of no checkpoint.
+    """
+
+    def __init__(self, shell: nn.Module, given: Given, body: nn.Module, *, drawn: bool = False):
         super().__init__()
-        self.shell, self.given = shell, given
+        self.shell, self.given, self.drawn = shell, given, drawn
         tie(shell, body)
 
     @classmethod
     def of(cls, head: LanguageHead) -> VocabularyHead:
         """The head of `language_head`, made to train."""
         return cls(head.shell, head.given, head.model.module)
+
+    def in_checkpoint(self) -> dict[str, Tensor]:
+        """Its tensors by their names in the checkpoint of the model it belongs to."""
+        return {} if self.drawn else dict(self.shell.state_dict())
 
     def forward(self, states: Float[Tensor, "m d"]) -> Float[Tensor, "m v"]:
         self.given.states = states.unsqueeze(0)
@@ -58,7 +65,7 @@ def untrained_head(model: Model, *, seed: int) -> VocabularyHead:
     own = {key: tensor for key, tensor in shell.state_dict().items() if key not in ties}
     placed = {key: tensor.to(model.dtype) if tensor.is_floating_point() else tensor for key, tensor in own.items()}
     shell.load_state_dict(tied(placed, ties, f"{whole.base_model_prefix}.", model.module), assign=True)
-    return VocabularyHead(shell.requires_grad_(True), given, model.module)
+    return VocabularyHead(shell.requires_grad_(True), given, model.module, drawn=True)
 
 
 def tie(head: nn.Module, body: nn.Module) -> None:

@@ -29,13 +29,14 @@ from tunescope.models.weights import ADAPTER_FILES
 from tunescope.training.disturb import AlwaysDropout
 
 _BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")  # what an adapter folder holds beside its weights
-_NOT_BESIDE = ("perturbation.json", "trainer_state.json", "manifest.json")
+_NOT_BESIDE = ("perturbation.json", "trainer_state.json", "manifest.json", "run.json", "checkpoint.json")
 
 
-def write_model(model: Model, into: Path) -> None:
+def write_model(model: Model, into: Path, *, head: Mapping[str, Tensor] | None = None) -> None:
     """Write the weights `model` acts with, and all that loading it needs, into the empty folder: an adapter as an adapter, else the whole.
 
     Where the body came from a folder, its task head, tokenizer and sentence-transformers modules come along; safetensors only.
+    head: weights of the task head that take the place of the base's, by their names in its checkpoint; those it lacks are left out.
 
     Raises: InputError (dropout left on, which is no weights), ModelError (quantised, offloaded, of a class that transformers lacks).
     """
@@ -49,6 +50,7 @@ def write_model(model: Model, into: Path) -> None:
         body = into / _body_path(model)
         whole, unsaved = _whole(model)
         _fill(text_body(whole), model)
+        _fill_head(whole, head or {})
         whole.save_pretrained(body, state_dict={key: value for key, value in whole.state_dict().items() if key not in unsaved})
         model.tokenizer.save_pretrained(body)
         _write_modules(model, into, body)
@@ -94,6 +96,13 @@ def _fill(body: nn.Module, model: Model) -> None:
             own[key].copy_(value)
 
 
+def _fill_head(whole: nn.Module, head: Mapping[str, Tensor]) -> None:
+    own = whole.state_dict()
+    with torch.no_grad():
+        for key in head.keys() & own.keys():
+            own[key].copy_(head[key])
+
+
 def _write_adapter(model: Model, into: Path) -> None:
     own = adapter_tensors(model.module, model.adapters)
     if not isinstance(model.worn, Folder):
@@ -121,6 +130,7 @@ def _write_modules(model: Model, into: Path, body: Path) -> None:
     """What makes an embedding of the final states: copied from a folder, written for a loaded SentenceTransformer."""
     if isinstance(model.origin, Folder):
         _copy_modules(model.origin, into)
+        _refresh_layers(model, into)
         settings = model.origin.body / "sentence_bert_config.json"
         if settings.is_file():
             shutil.copyfile(settings, body / settings.name)
@@ -160,6 +170,16 @@ def _copy_modules(source: Folder, into: Path) -> None:
         for file in (source.path / module["path"]).glob("*"):
             if file.suffix in (".json", ".safetensors", ".txt"):
                 shutil.copyfile(file, into / module["path"] / file.name)
+
+
+def _refresh_layers(model: Model, into: Path) -> None:
+    """Dense layers of the embedding as the model has them now, which training may have moved, in place of the copied ones."""
+    layers = [layer for layer in model.output.layers if not isinstance(layer, Normalize)] if (into / "modules.json").is_file() else []
+    modules = read_json(into / "modules.json")[1:] if layers else []
+    places = [into / module["path"] for module in modules if module["type"].rpartition(".")[2] == "Dense"]
+    for layer, place in zip(layers, places, strict=True):
+        tensors = {f"linear.{key}": value.cpu().contiguous() for key, value in layer.linear.state_dict().items()}
+        save_file(tensors, place / "model.safetensors")
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -22,6 +22,12 @@ CLASSES = "classes"  # the role of the head
 _SPREAD = 0.02  # of drawn weights, as BERT draws its own
 
 
+class ClassHead(nn.Linear):
+    """Rows (b, e) -> scores (b, classes); its weights are of no checkpoint."""
+
+    drawn = True
+
+
 @dataclass(frozen=True)
 class Classify(Objective):
     """−log p of a text's class, p = softmax(W z + w), z the pooled final state.
@@ -46,7 +52,7 @@ class Classify(Objective):
         """Any model that reads texts can be asked."""
 
     def heads(self, model: Model, *, seed: int) -> dict[str, nn.Module]:
-        head = nn.Linear(_final_width(model), self.classes, device="meta")
+        head = ClassHead(_final_width(model), self.classes, device="meta")
         draw = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))
         head.weight = nn.Parameter(_SPREAD * draw.to(model.device))
         head.bias = nn.Parameter(torch.zeros(self.classes, device=model.device))

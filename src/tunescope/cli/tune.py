@@ -1,0 +1,244 @@
+"""tunescope tune BASE --objective contrastive --update lora --pairs pairs.tsv --out run/"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunescope.cli import options
+from tunescope.cli.run import progress, say
+
+if TYPE_CHECKING:
+    from tunescope.training import Run
+
+_READ, _HOW, _STEP, _WATCH = "What is read", "How the model is moved", "Schedule", "What is watched"
+
+
+def tune(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Hub id or folder of the model to tune.")],
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            help="mlm, nsp, span-denoise, causal-lm, causal-span, simcse, barlow-twins, sft, contrastive or classify; a weighted sum as "
+            "mlm:0.5,contrastive.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run: the tuned model, its checkpoints, trajectory and report.")],
+    update: Annotated[
+        str,
+        typer.Option(
+            "--update",
+            rich_help_panel=_HOW,
+            help="lora, uniform, standard (layer-wise decay), frozen-norm, frozen-interior, top-2 (any number), bitfit, equal-step; "
+            "or one of them with equal steps, as lora+equal-step.",
+        ),
+    ] = "lora",
+    texts: Annotated[
+        str | None,
+        typer.Option("--texts", "-t", metavar="FILE", rich_help_panel=_READ, show_default=False, help="txt, jsonl, csv, tsv or parquet."),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            "--pairs", metavar="FILE", rich_help_panel=_READ, show_default=False,
+            help="Columns query and passage; columns whose names begin with negative are hard negatives.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="COLUMN", rich_help_panel=_READ, help="Column of classes in the texts, for classify.")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep", metavar="FILE", rich_help_panel=_READ, show_default=False,
+            help="General texts on which the model is held to what it was, the remedy for forgetting.",
+        ),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", rich_help_panel=_STEP, help="Default: 1.", show_default=False)] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, rich_help_panel=_STEP, help="Instead of --epochs.", show_default=False)
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoints", rich_help_panel=_STEP, show_default=False,
+            help="Where models are kept and measured, in the unit of the length: 1,3,5. Start and end always are.",
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", rich_help_panel=_STEP, show_default=False, help="Default: 2e-5, lora 2e-4, bitfit 1e-3.")
+    ] = None,
+    schedule: Annotated[str, typer.Option("--schedule", rich_help_panel=_STEP, help="constant, cosine or linear.")] = "constant",
+    warmup: Annotated[int, typer.Option("--warmup", min=0, rich_help_panel=_STEP, help="Steps.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_STEP, help="Items to a forward pass.")] = 32,
+    accumulate: Annotated[int, typer.Option("--accumulate", min=1, rich_help_panel=_STEP, help="Forward passes to a step.")] = 1,
+    max_length: Annotated[int, typer.Option("--max-length", min=2, rich_help_panel=_READ, help="Tokens a text is cut at.")] = 128,
+    precision: Annotated[
+        str, typer.Option("--precision", rich_help_panel=_STEP, help="float32, bfloat16 or float16: of the passes; weights stay float32.")
+    ] = "float32",
+    checkpointing: Annotated[
+        bool, typer.Option("--activation-checkpointing", rich_help_panel=_STEP, help="Less memory for one more forward pass.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", rich_help_panel=_HOW, show_default=False,
+            help="Of the objective (temperature=.02, share=.2, head=fitted, views=forced; mlm.share=.2 of a sum) or of the update rule "
+            "(rank=4, alpha=8, decay=.9). Repeatable.",
+        ),
+    ] = None,
+    tau: Annotated[
+        str | None,
+        typer.Option(
+            "--tau", rich_help_panel=_HOW, show_default=False,
+            help="equal-step: the relative step of every block: a number, the folder of a paired run, or paired, which first makes one.",
+        ),
+    ] = None,
+    frozen_head: Annotated[
+        bool, typer.Option("--frozen-head", rich_help_panel=_HOW, help="A head of drawn weights does not learn along.")
+    ] = False,
+    fit_batches: Annotated[
+        int, typer.Option("--fit-batches", min=1, rich_help_panel=_HOW, help="head=fitted: batches the head is fitted on, body frozen.")
+    ] = 100,
+    probe_texts: Annotated[
+        str | None,
+        typer.Option(
+            "--probe-texts", metavar="FILE", rich_help_panel=_WATCH, show_default=False,
+            help="Texts on which the distance from the start is measured at every checkpoint. Default: Python's own documentation.",
+        ),
+    ] = None,
+    measures: Annotated[
+        str | None, typer.Option("--measures", rich_help_panel=_WATCH, show_default=False, help="Of the trajectory, comma-separated.")
+    ] = None,
+    retrieval: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--retrieval", metavar="FOLDER[:SPLIT]", rich_help_panel=_WATCH, show_default=False,
+            help="BEIR folder: nDCG@10 against the start at every checkpoint. Repeatable.",
+        ),
+    ] = None,
+    unwatched: Annotated[bool, typer.Option("--no-trajectory", rich_help_panel=_WATCH, help="Measure nothing on the way.")] = False,
+    log_to: Annotated[
+        str | None, typer.Option("--log-to", rich_help_panel=_WATCH, show_default=False, help="tensorboard, wandb, mlflow, …")
+    ] = None,
+    fsdp: Annotated[
+        str | None, typer.Option("--fsdp", rich_help_panel=_STEP, show_default=False, help="Under torchrun: as the Trainer takes it.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order, the masks, dropout and drawn weights.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT where it stopped; give the same options.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print run.json instead.")] = False,
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Tune a model by an objective under an update rule, and keep its checkpoints and the way it went.
+
+    OUT is then a model that tunescope diff BASE OUT reads.
+    """
+    with _resumable(out), progress(not json) as report:
+        from tunescope.training import finetune
+
+        of_objective, of_rule = _settings(settings or [])
+        trajectory = {"texts": probe_texts, "measures": _parts(measures), "retrieval": tuple(retrieval or ())}
+        run = finetune(
+            base,
+            objective=objective,
+            update=update,
+            texts=texts,
+            pairs=pairs,
+            labels=labels,
+            keep=keep,
+            out=out,
+            resume=resume,
+            epochs=epochs,
+            steps=steps,
+            checkpoints=_points(checkpoints),
+            seed=seed,
+            settings=of_objective,
+            options=of_rule,
+            tau=tau,
+            max_length=max_length,
+            schedule={
+                "lr": lr, "schedule": schedule, "warmup": warmup, "batch_size": batch_size, "accumulate": accumulate,
+                "precision": precision, "activation_checkpointing": checkpointing,
+            },
+            train_drawn_head=not frozen_head,
+            fit_batches=fit_batches,
+            trajectory=None if unwatched else {key: value for key, value in trajectory.items() if value},
+            log_to=_parts(log_to),
+            trainer={} if fsdp is None else {"fsdp": fsdp},
+            loading={"device": device, "trust_remote_code": trust_remote_code},
+            progress=report,
+            announce=say,
+        )  # fmt: skip
+    _print(run, base, out, as_json=json)
+
+
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Ctrl-C ends with one line: a run that has begun can be gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = "--resume goes on with the run" if (out / "run.json").is_file() else f"nothing was written to '{out}'"
+        typer.secho(f"\ntunescope: interrupted; {left}", err=True, fg=typer.colors.RED)
+        sys.exit(130)
+
+
+def _settings(given: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """NAME=VALUE to the settings of the objective and the options of the update rule, by their names. Raises InputError."""
+    from dataclasses import fields
+
+    from tunescope.errors import InputError
+    from tunescope.training.updates import UPDATES
+
+    of_rules = {field.name for rule in UPDATES.values() for field in fields(rule)} - {"on", "tau"}
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--set {text} asked for; write NAME=VALUE, such as temperature=.02")
+        found[name.strip()] = _value(value.strip())
+    return {k: v for k, v in found.items() if k not in of_rules}, {k: v for k, v in found.items() if k in of_rules}
+
+
+def _value(text: str) -> Any:
+    """A number where it is one, a comma-separated list where there are commas, else the word."""
+    if "," in text:
+        return tuple(_value(part) for part in text.split(","))
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def _points(text: str | None) -> list[float]:
+    from tunescope.errors import InputError
+
+    try:
+        return [float(part) for part in (text or "").split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"--checkpoints {text} asked for; give numbers such as 0,1,3,5") from None
+
+
+def _parts(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def _print(run: Run, base: str, out: Path, *, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        typer.echo(json.dumps(run.record, ensure_ascii=False, allow_nan=False))
+        return
+    first, last = run.loss_rows[0]["loss"], sum(row["loss"] for row in run.loss_rows[-10:]) / len(run.loss_rows[-10:])
+    typer.echo(f"loss     {first:.3f} at the first step, {last:.3f} over the last {len(run.loss_rows[-10:])}")
+    typer.echo(f"model    {out}   checkpoints at steps {', '.join(map(str, run.checkpoints))}")
+    typer.echo(f"compare  tunescope diff {base} {out}")

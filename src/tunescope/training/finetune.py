@@ -1,0 +1,137 @@
+"""One training run: a model, an objective, an update rule, and everything the run leaves behind."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from tunescope.errors import InputError
+from tunescope.training.objectives import Objective
+from tunescope.training.objectives.reader import LENGTH
+from tunescope.training.run.asked import read_objective
+from tunescope.training.run.engine import Surroundings, execute
+from tunescope.training.run.folder import PAIRED, RunFolder
+from tunescope.training.run.keeping import Progress
+from tunescope.training.run.request import Request
+from tunescope.training.run.result import Run, load_run, read_tau
+from tunescope.training.run.setup import FIT_BATCHES
+from tunescope.training.run.sources import RunSources
+from tunescope.training.run.spec import Schedule
+from tunescope.training.updates import UpdateRule, select
+from tunescope.training.updates.equal import EqualStepped
+
+
+def finetune(
+    base: Any,
+    *,
+    objective: str | Objective,
+    update: str | UpdateRule = "lora",
+    texts: Any = None,
+    pairs: Any = None,
+    labels: str | None = None,
+    keep: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    epochs: float | None = None,
+    steps: int | None = None,
+    checkpoints: Sequence[float] = (),
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    tau: float | str | Path | None = None,
+    max_length: int = LENGTH,
+    schedule: Mapping[str, Any] | None = None,
+    train_drawn_head: bool = True,
+    fit_batches: int = FIT_BATCHES,
+    trajectory: Mapping[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    log_to: Sequence[str] = (),
+    trainer: Mapping[str, Any] | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    announce: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Tune a model by an objective under an update rule, on transformers' Trainer, and keep what is needed to explain the result.
+
+    Args:
+        base: a hub id or folder, or something loaded, of which a copy is tuned.
+        objective: a name of `training.objectives.OBJECTIVES`; several as "mlm:0.5,contrastive" (weights); or an Objective.
+        update: a name of `training.updates.UPDATES`, such as "uniform", "top-2", "lora+equal-step"; or an UpdateRule.
+        texts, pairs, labels, keep: what is read. labels is the column of classes in the texts; keep, general texts on which the model
+            is to stay as it was (`preserve`). An objective on texts takes both sides of pairs where no texts are given.
+        out: the folder of the run, see `training.run.folder`; None keeps the run in memory.
+        resume: go on with the run in `out`, with the same arguments, exactly where it stopped.
+        epochs, steps: how long, one of them; by default one epoch. checkpoints: in the same unit, at which models are kept and the
+            trajectory is measured; start and end always are.
+        settings, options: of the objective ("temperature", "mlm.share", "preserve.weight") and of the update rule ("rank").
+        tau: of equal-step: a number, the folder of a paired run, or "paired", which first runs the rule without equal steps.
+        max_length: tokens a text is cut at.
+        schedule: fields of `training.run.spec.Schedule`, such as {"lr": 1e-4, "batch_size": 64, "precision": "bfloat16"}.
+        train_drawn_head: whether a head of drawn weights learns along. fit_batches: for head="fitted".
+        trajectory: arguments of `ts.TrajectoryCallback`, which measures at the checkpoints; None measures nothing.
+        callbacks, log_to, trainer: of the Trainer: further callbacks, "tensorboard", "wandb", …, and TrainingArguments (fsdp, …).
+        loading: of `ts.load_model`, such as {"device": "cpu"}.
+
+    Raises: InputError and UnknownName for what is asked, TextsError, ModelError (what objective or rule refuse), OutputError (the
+        folder), ActivationError (a loss that is no number).
+    """
+    if resume and out is None:
+        raise InputError("resume=True needs the folder of the run to go on with; give out")
+    with ExitStack() as stack:
+        folder = RunFolder.for_new(out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run", resume=resume)
+        resume = resume and folder.begun
+        if resume and folder.record()["finished"]:
+            announce(f"the run in '{out}' is finished already")
+            return load_run(folder.path)
+        sources = RunSources.of(texts=texts, pairs=pairs, labels=labels, keep=keep)
+        request = Request(
+            objective=read_objective(objective, settings, classes=len(sources.classes), keeps=keep is not None),
+            rule=select(update, options) if isinstance(update, str) else update,
+            sources=sources,
+            schedule=_schedule(schedule, steps, epochs),
+            seed=seed,
+            max_length=max_length,
+            points=tuple(checkpoints),
+            train_drawn_head=train_drawn_head,
+            fit_batches=fit_batches,
+            trajectory=trajectory,
+        )
+        around = Surroundings(tuple(callbacks), tuple(log_to), dict(trainer or {}), dict(loading or {}), progress, announce)
+        request = replace(request, tau=_tau(tau, base, request, folder, around))
+        run = execute(base, request, folder, around, resume=resume)
+        return run if out is not None else replace(run, folder=None)
+
+
+def _schedule(given: Mapping[str, Any] | None, steps: int | None, epochs: float | None) -> Schedule:
+    try:
+        return Schedule(steps=steps, epochs=epochs, **dict(given or {}))
+    except TypeError as error:
+        raise InputError(f"schedule: {str(error).partition(') ')[2] or error}; its fields are those of Schedule") from error
+
+
+def _tau(asked: float | str | Path | None, base: Any, request: Request, folder: RunFolder, around: Surroundings) -> float | None:
+    """τ as a number: of the rule where none is given, read from a run, or of a paired run that is made now, in the run's own folder."""
+    rule = request.rule
+    if not isinstance(rule, EqualStepped):
+        if asked is not None:
+            raise InputError(f"tau={asked} was given, and the update rule is '{rule.name}'; use '{rule.name}+equal-step'")
+        return None
+    if asked is None and rule.tau is None:
+        raise InputError(f"'{rule.name}' needs tau, the relative step of a block: a number such as 5e-4, the folder of a run, or paired")
+    if asked is None or isinstance(asked, int | float):
+        return rule.tau if asked is None else float(asked)
+    if asked != PAIRED:
+        try:
+            return float(str(asked))
+        except ValueError:
+            return read_tau(asked)
+    around.announce(f"first the paired run, by '{rule.on.name}' without equal steps")
+    place = RunFolder(folder.path / PAIRED)
+    paired = replace(request, rule=rule.on, points=(), trajectory=None)
+    return execute(base, paired, place, around, resume=place.begun).tau

@@ -1,0 +1,139 @@
+"""From what was asked to a learner whose parameters are marked for training: nothing is written here."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunescope.errors import InputError
+from tunescope.models import Model, load_model
+from tunescope.models.adapters import describe
+from tunescope.models.sources import Folder
+from tunescope.training.objectives import Batch, Learner, Objective, fit_head
+from tunescope.training.run.data import RunCollator, RunData, RunOrder
+from tunescope.training.run.spec import Schedule
+from tunescope.training.updates import Update, UpdateRule
+
+ADAPTER = "default"  # what PEFT calls an adapter that was given no name
+FIT_BATCHES = 100  # for a drawn head that is fitted before the body is tuned
+_FIT_SEED = 1_000_003  # its batches come in another order than the run's
+
+
+@dataclass(frozen=True, eq=False)
+class RunSetup:
+    """A learner and what trains of it.
+
+    base: the model as it was (for LoRA on the same weights; otherwise what it was is in the first checkpoint). tuned: as it is trained.
+    """
+
+    learner: Learner
+    update: Update
+    base: Model
+    tuned: Model
+
+
+def own_model(base: Any, **loading: Any) -> Model:
+    """The model a run may move: loaded from a name; a copy of one that was given, with the heads it shares weights with."""
+    if isinstance(base, str | Path):
+        return load_model(base, **loading)
+    given = base if isinstance(base, Model) else load_model(base)
+    if given.peft is not None:
+        raise InputError(f"'{given.name}' wears an adapter; merge it (merge_and_unload) and tune the merged model")
+    module, origin, output = copy.deepcopy((given.module, given.origin, given.output))
+    return replace(given, module=module, origin=origin, output=output)
+
+
+def set_up(model: Model, objective: Objective, schedule: Schedule, *, seed: int, max_length: int) -> Learner:
+    """The learner, with activation checkpointing where asked. Raises what objective and model refuse."""
+    learner = Learner(model, objective, max_length=max_length, seed=seed)
+    if schedule.activation_checkpointing:
+        learner.body.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    return learner
+
+
+def fit_drawn_head(learner: Learner, data: RunData, schedule: Schedule, *, seed: int, batches: int) -> list[float]:
+    """Fit a head that is asked for fitted, with the body frozen, on `batches` batches of its own order; its losses."""
+    if learner.objective.head != "fitted":
+        return []
+    return fit_head(learner, _batches(learner, data, schedule, seed=seed + _FIT_SEED, batches=batches))
+
+
+def _batches(learner: Learner, data: RunData, schedule: Schedule, *, seed: int, batches: int) -> Iterator[Batch]:
+    order, collate = RunOrder(len(data), seed=seed, batch=schedule.batch_size), RunCollator(learner, seed=seed)
+    places = (place for epoch in range(batches) for place in _epoch(order, epoch, schedule.batch_size))
+    for _ in range(batches):
+        rows = [data[next(places)] for _ in range(schedule.batch_size)]
+        yield _moved(collate(rows)["batch"], learner.model.device)
+
+
+def _epoch(order: RunOrder, epoch: int, batch: int) -> Sequence[tuple[int, int, int]]:
+    order.set_epoch(epoch)
+    places = list(order)
+    return places[: len(places) // batch * batch]
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Mapping):
+        return {name: _moved(value, device) for name, value in batch.items()}
+    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
+
+
+def mark(learner: Learner, rule: UpdateRule, schedule: Schedule, *, seed: int, trains_drawn_head: bool, name: str) -> RunSetup:
+    """Apply the update rule; drawn heads train under every rule unless told otherwise. The matrices of a LoRA are drawn by `seed`."""
+    model = learner.model
+    torch.manual_seed(seed)
+    update = rule.apply(learner, lr=schedule.rate(rule.name), body=learner.body)
+    drawn = [p for head in learner.heads.values() if getattr(head, "drawn", False) for p in _own(head, learner.body)]
+    update = _with_heads(update, drawn, schedule) if trains_drawn_head else _without(update, drawn)
+    if update.adapter is None:
+        return RunSetup(learner, update, model, replace(model, name=name))
+    config = update.adapter.peft_config[ADAPTER]
+    config.base_model_name_or_path = _address(model)
+    base = replace(model, peft=update.adapter)
+    worn = {"adapter_on": True, "adapters": (ADAPTER,), "adapter": describe(config, name=name), "worn": None}
+    return RunSetup(learner, update, base, replace(base, name=name, warnings=[], **worn))
+
+
+def _own(head: nn.Module, body: nn.Module) -> list[nn.Parameter]:
+    shared = {id(parameter) for parameter in body.parameters()}
+    return [parameter for parameter in head.parameters() if id(parameter) not in shared]
+
+
+def _with_heads(update: Update, drawn: list[nn.Parameter], schedule: Schedule) -> Update:
+    """The update with a group for drawn heads that the rule left frozen, or at a rate of their own where one is asked for."""
+    if schedule.drawn_lr is not None:
+        update = _without(update, drawn)
+    fresh = [parameter for parameter in drawn if not parameter.requires_grad]
+    if not fresh:
+        return update
+    for parameter in fresh:
+        parameter.requires_grad_(True)
+    rate = schedule.drawn_lr or update.description["lr"]
+    group = {"params": fresh, "lr": rate, "weight_decay": 0.0, "name": "drawn head"}
+    shown = {"name": "drawn head", "lr": rate, "weight_decay": 0.0, "tensors": len(fresh), "parameters": sum(p.numel() for p in fresh)}
+    described = update.description | {"groups": [*update.description["groups"], shown]}
+    return replace(update, groups=[*update.groups, group], description=described)
+
+
+def _without(update: Update, frozen: list[nn.Parameter]) -> Update:
+    """The update with these parameters left as they are."""
+    out = {id(parameter) for parameter in frozen}
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    groups = [group | {"params": [p for p in group["params"] if id(p) not in out]} for group in update.groups]
+    return replace(update, groups=[group for group in groups if group["params"]])
+
+
+def _address(model: Model) -> str:
+    """How an adapter names its base: the hub id, or where the folder is."""
+    origin = model.origin
+    if isinstance(origin, Folder):
+        return origin.name if origin.revision else os.path.abspath(origin.path)
+    return str(getattr(getattr(model.module, "config", None), "_name_or_path", "") or model.name)

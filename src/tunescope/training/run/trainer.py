@@ -1,0 +1,154 @@
+"""transformers' Trainer with our learner, optimizer and order of items, and what a run needs to go on exactly where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from tunescope.errors import ActivationError, FormatError
+from tunescope.training.objectives import Learner
+from tunescope.training.run.data import RunCollator, RunData, RunOrder
+from tunescope.training.run.setup import RunSetup
+from tunescope.training.run.spec import RunSpec, Schedule
+from tunescope.training.step_sizes import StepLog, StepSizes
+
+WEIGHTS, PROGRESS = "trainable.safetensors", "progress.pt"  # what a snapshot holds beside the Trainer's own files
+
+
+class RunTrainer(Trainer):
+    """Trains a Learner as an update rule says; `losses` and `step_log` grow by a row a step.
+
+    A snapshot holds what trains and nothing else, since the rest is the base's.
+    """
+
+    def __init__(self, setup: RunSetup, data: RunData, order: RunOrder, arguments: TrainingArguments, *, tau: float | None):
+        self.learner, self.update, self.tuned, self.order, self.tau = setup.learner, setup.update, setup.tuned, order, tau
+        self.losses: list[dict[str, float]] = []
+        self._pending: list[dict[str, Tensor]] = []  # of micro-batches since the last step
+        self._unread: list[dict[str, Any]] = []  # rows whose tensors were not yet asked for, which would make the device wait
+        self._sizes: StepSizes | None = None
+        self._norm: Any = None
+        collate = RunCollator(setup.learner, seed=arguments.seed)
+        super().__init__(model=setup.learner, args=arguments, train_dataset=data, data_collator=collate)
+        self.remove_callback(PrinterCallback)
+
+    @property
+    def step_log(self) -> StepLog | None:
+        """The sizes of all steps, by group."""
+        if self._sizes is not None:
+            return self._sizes.log
+        return getattr(getattr(self.optimizer, "optimizer", self.optimizer), "log", None)
+
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """The update rule's, with a record of its steps."""
+        if self.optimizer is None:
+            self.optimizer = self.update.optimizer(tau=self.tau)
+            self._sizes = None if self.update.equal else StepSizes(self.optimizer, self.learner.body)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        return self.order
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The learner's, whose other scalars are kept for the loss curve."""
+        outputs = model(**inputs)
+        self._pending.append({name: value.detach() for name, value in outputs.items()})
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        self._norm = super()._clip_grad_norm(model)
+        return self._norm
+
+    def end_of_step(self) -> None:
+        """Take down the step that was just made: means over its micro-batches."""
+        names = self._pending[0]
+        means = {name: torch.stack([each[name].float() for each in self._pending]).mean() for name in names}
+        norm = {} if self._norm is None else {"gradient_norm": torch.as_tensor(self._norm).detach().clone()}
+        place = {"step": self.state.global_step, "epoch": self.state.epoch, "learning_rate": self._get_learning_rate()}
+        self._unread.append(place | means | norm)
+        self._pending = []
+
+    def read_losses(self) -> list[dict[str, float]]:
+        """All rows so far; under torchrun the loss is the mean over processes. Raises ActivationError for a loss that is no number."""
+        for row in self._unread:
+            tensors = {name: value for name, value in row.items() if isinstance(value, Tensor)}
+            read = self.accelerator.reduce(torch.stack([value.to(self.args.device) for value in tensors.values()]), "mean").tolist()
+            self.losses.append(row | dict(zip(tensors, read, strict=True)))
+            if not torch.isfinite(torch.tensor(self.losses[-1]["loss"])):
+                step, rate = row["step"], row["learning_rate"]
+                raise ActivationError(f"the loss at step {step} is {self.losses[-1]['loss']}; lower the learning rate ({rate:g} here)")
+        self._unread = []
+        return self.losses
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.detach().contiguous().cpu() for name, value in kept(self.learner).items()}, folder / WEIGHTS)
+        log = None if self._sizes is None else self._sizes.log.state_dict()
+        torch.save({"losses": self.read_losses(), "steps": log, "fitted": self.learner.fitted}, folder / PROGRESS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        stored, own = load_file(folder / WEIGHTS), kept(self.learner)
+        if stored.keys() != own.keys():
+            raise FormatError(f"'{folder}' holds {len(stored)} trained tensors and this run trains {len(own)}; it is of another run")
+        with torch.no_grad():
+            for name, value in stored.items():
+                own[name].copy_(value)
+        progress = torch.load(folder / PROGRESS, weights_only=True)
+        self.losses, self.learner.fitted, self._stored_steps = progress["losses"], progress["fitted"], progress["steps"]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self._sizes is not None:
+            self._sizes.log.load_state_dict(self._stored_steps)
+
+
+def kept(learner: Learner) -> dict[str, nn.Parameter]:
+    """What trains or was drawn, by name; a tensor that several modules share is there once."""
+    drawn = {id(p) for head in learner.heads.values() if getattr(head, "drawn", False) for p in head.parameters()}
+    return {name: p for name, p in learner.named_parameters() if p.requires_grad or id(p) in drawn}
+
+
+def trainer_arguments(
+    folder: Path, schedule: Schedule, spec: RunSpec, *, device: torch.device, log_to: list[str], more: Mapping[str, Any]
+) -> TrainingArguments:
+    """The run as the Trainer is told of it. more: further TrainingArguments by name, such as fsdp."""
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": spec.steps,
+        "per_device_train_batch_size": schedule.batch_size,
+        "gradient_accumulation_steps": schedule.accumulate,
+        "max_grad_norm": schedule.clip,
+        "lr_scheduler_type": schedule.schedule,
+        "warmup_steps": schedule.warmup,
+        "bf16": schedule.precision == "bfloat16",
+        "fp16": schedule.precision == "float16",
+        "seed": spec.seed,
+        "use_cpu": device.type == "cpu",
+        "dataloader_drop_last": True,
+        "dataloader_pin_memory": device.type == "cuda",
+        "remove_unused_columns": False,
+        "save_strategy": "no",  # our callback says when
+        "save_total_limit": 1,
+        "logging_steps": 10,
+        "logging_nan_inf_filter": False,
+        "report_to": log_to or "none",
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": True,  # a pooler that no loss reads has no gradient
+    }
+    arguments = TrainingArguments(**(settings | dict(more)))
+    arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the learner at every step; torchrun is the way to more cards
+    return arguments

@@ -1,0 +1,396 @@
+"""Runs: the same weights as a loop written by hand, everything kept that explains them, and going on exactly after a stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForMaskedLM, TrainerCallback
+
+import tunescope as ts
+from tiny_models import TEXTS, save_model, tiny_model, tokenizer_for
+from tunescope.errors import ActivationError, InputError, OutputError, TunescopeError, UnknownName
+from tunescope.training.objectives import Learner, make_objective
+from tunescope.training.run.data import RunCollator, RunData, RunOrder
+from tunescope.training.run.folder import RunFolder
+from tunescope.training.updates import select
+
+LABELS = [f"{text} {number}" for number, text in enumerate(TEXTS * 6)]
+PAIRS = [(f"{TEXTS[i % 7]} {i}", f"{TEXTS[(i + 1) % 7]} {i}") for i in range(40)]
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture
+def bert(tmp_path) -> Path:
+    return save_model(tmp_path / "bert", "bert", head="mlm")
+
+
+def tensors(model: ts.models.Model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.tensors().items()}
+
+
+def run_of(base, **changes):
+    asked = {"objective": "mlm", "update": "uniform", "texts": LABELS, "steps": 6, "schedule": {"batch_size": 4, "lr": 1e-3}}
+    return ts.finetune(base if isinstance(base, tuple) else str(base), **(asked | changes))
+
+
+# The weights
+
+
+@pytest.mark.parametrize("objective", ["mlm", "simcse", "contrastive"])
+def test_a_run_is_adamw_on_the_batches_in_their_order(objective, tmp_path):
+    """Oracle: torch's AdamW, clipping and our loss, in a loop by hand over the same order; float32 on the CPU, so bit for bit."""
+    still = {} if objective == "simcse" else STILL
+    base = save_model(tmp_path / "b", model=tiny_model("bert", head="mlm", **still))
+    given = {"pairs": PAIRS, "texts": None} if objective == "contrastive" else {"texts": LABELS}
+    run = run_of(base, objective=objective, **given, seed=3)
+    torch.manual_seed(3)
+    model = ts.load_model(str(base))
+    learner = Learner(model, make_objective(objective), seed=3)
+    items = PAIRS if objective == "contrastive" else LABELS
+    data, collate = RunData([items], seed=3), RunCollator(learner, seed=3)
+    keys = [frozenset(pair) for pair in PAIRS] if objective == "contrastive" else None
+    order = list(RunOrder(len(items), seed=3, batch=4, keys=keys))
+    update = select("uniform").apply(learner, lr=1e-3, body=learner.body)
+    optimizer = torch.optim.AdamW([dict(group) for group in update.groups])
+    torch.manual_seed(3)  # what dropout draws from, as the Trainer seeds it
+    torch.empty((), dtype=torch.int64).random_()  # torch's DataLoader draws a seed for workers, though there are none
+    losses = []
+    for step in range(6):
+        learner.train()
+        batch = collate([data[place] for place in order[4 * step : 4 * step + 4]])["batch"]
+        loss = learner(batch)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in learner.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert run.losses["loss"].tolist() == pytest.approx(losses, abs=1e-7)
+    moved = tensors(run.model)
+    assert all(torch.equal(moved[name], value) for name, value in tensors(model).items())
+
+
+def test_accumulated_passes_are_one_step_of_their_mean(tmp_path):
+    """Classification is a mean over items, so 2 passes of 4 give the step of one pass of 8. Losses to 1e-6, sums being in another order;
+    weights to 5% of a step of 1e-3, since AdamW's first steps go by the sign of gradients that may be all rounding."""
+    base = save_model(tmp_path / "b", model=tiny_model("bert", **STILL))
+    file = labelled_file(tmp_path)
+    classify = {"objective": "classify", "texts": str(file), "labels": "label", "steps": 4}
+    one = run_of(base, **classify, schedule={"batch_size": 8, "lr": 1e-3})
+    two = run_of(base, **classify, schedule={"batch_size": 4, "accumulate": 2, "lr": 1e-3})
+    assert two.losses["loss"].tolist() == pytest.approx(one.losses["loss"].tolist(), abs=1e-6)
+    other = tensors(two.model)
+    for name, value in tensors(one.model).items():
+        torch.testing.assert_close(other[name], value, atol=5e-5, rtol=0)
+
+
+def test_a_loaded_model_is_left_as_it_was(tmp_path):
+    model, tokenizer = tiny_model("bert", head="mlm"), tokenizer_for("bert")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = run_of((model, tokenizer), steps=2)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert any(not torch.equal(value, before[f"bert.{name}"]) for name, value in tensors(run.model).items() if f"bert.{name}" in before)
+    assert not any(p.requires_grad for p in run.model.module.parameters())
+
+
+# What is kept
+
+
+def test_checkpoints_are_models_and_the_folder_is_the_last(bert, tmp_path):
+    run = run_of(bert, out=tmp_path / "run", update="lora", checkpoints=[2, 4])
+    assert run.checkpoints == [0, 2, 4, 6]
+    hashes = [ts.load_model(str(tmp_path / "run" / "checkpoints" / f"step-{step}")).identity()["weights_sha256"] for step in (0, 2, 4, 6)]
+    assert hashes == [each["weights_sha256"] for each in run.record["checkpoints"]]
+    assert len(set(hashes)) == 4
+    read = ts.load_run(tmp_path / "run")
+    assert read.model.identity()["weights_sha256"] == hashes[-1] == run.model.identity()["weights_sha256"]
+    assert read.loss_rows == run.loss_rows
+    base, start = ts.load_model(str(bert)), run.checkpoint(0)
+    acts = [ts.capture(model, TEXTS).sites["output"] for model in (base, start)]
+    assert torch.equal(*acts)  # B is zero at the start
+    compared = ts.diff(str(bert), str(tmp_path / "run"), TEXTS * 2, measures=["cka"])
+    assert compared.profile["cka"].min() < 1
+    assert not (tmp_path / "run" / ".resume").exists()
+
+
+def test_epochs_are_of_whole_batches_and_checkpoints_are_in_their_unit(bert, tmp_path):
+    run = run_of(bert, steps=None, epochs=2, checkpoints=[0.5, 1], schedule={"batch_size": 4, "lr": 1e-3}, out=tmp_path / "run")
+    assert len(LABELS) == 42
+    assert (run.record["spec"]["steps"], run.record["spec"]["epoch_steps"]) == (20, 10)
+    assert run.checkpoints == [0, 5, 10, 20]
+    assert run.losses["epoch"].iloc[-1] == pytest.approx(2.0)
+
+
+def test_a_head_that_trained_is_in_the_model_as_it_was_trained(bert, tmp_path):
+    run_of(bert, out=tmp_path / "run")
+    before, after = (AutoModelForMaskedLM.from_pretrained(path) for path in (bert, tmp_path / "run"))
+    old, new = before.state_dict(), after.state_dict()
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert "cls.predictions.transform.dense.weight" in moved
+    assert after.cls.predictions.decoder.weight.data_ptr() == after.bert.embeddings.word_embeddings.weight.data_ptr()
+    own = ts.load_model(str(tmp_path / "run")).tensors()
+    assert all(torch.equal(value, new[f"bert.{name}"]) for name, value in own.items())
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_drawn_head_learns_beside_an_adapter_unless_told_otherwise(tmp_path, trains):
+    base, file = save_model(tmp_path / "b"), labelled_file(tmp_path)
+    run = run_of(base, objective="classify", update="lora", texts=str(file), labels="label", out=tmp_path / "r", train_drawn_head=trains)
+    start, end = (load_file(path / "heads.safetensors") for path in (RunFolder(tmp_path / "r").checkpoint(0), tmp_path / "r"))
+    assert start.keys() == {"classes.weight", "classes.bias"}
+    assert torch.equal(start["classes.weight"], end["classes.weight"]) is not trains
+    assert any(group["name"] == "drawn head" for group in run.record["update"]["groups"]) is trains
+    assert run.record["spec"]["data"]["labels"]["classes"] == ["long", "short"]
+
+
+def test_a_head_can_be_fitted_first_with_the_body_as_it_is(tmp_path):
+    base = save_model(tmp_path / "bare")
+    run = run_of(base, update="lora", settings={"head": "fitted"}, fit_batches=30, out=tmp_path / "run")
+    fit = run.record["head_fit"]
+    assert len(fit) == 30
+    assert sum(fit[-5:]) < sum(fit[:5])
+    acts = [ts.capture(model, TEXTS).sites["output"] for model in (ts.load_model(str(base)), run.checkpoint(0))]
+    assert torch.equal(*acts)
+
+
+def test_every_block_moves_by_tau_of_a_paired_run(bert, tmp_path):
+    run = run_of(bert, update="equal-step", tau="paired", out=tmp_path / "run")
+    paired = ts.load_run(tmp_path / "run" / "paired")
+    assert paired.record["update"]["rule"] == "uniform"
+    tau = run.record["update"]["tau"]
+    assert tau == paired.tau == paired.steps.query("state == 'moved'")["ratio"].median()
+    before, after = (tensors(run.checkpoint(step)) for step in (0, 6))
+    for block in range(3):
+        names = [name for name in before if name.startswith(f"encoder.layer.{block}.")]
+        moved = math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in names))
+        size = math.sqrt(sum(float(before[name].square().sum()) for name in names))
+        assert 0 < moved / size <= 6 * tau * 1.05
+    again = run_of(bert, update="equal-step", tau=tmp_path / "run" / "paired")
+    assert again.record["update"]["tau"] == tau
+
+
+def test_preservation_and_sums_read_their_own_texts(bert):
+    run = run_of(bert, objective="mlm:0.5,contrastive", pairs=PAIRS, texts=LABELS, keep=TEXTS, settings={"mlm.share": 0.3})
+    written = run.record["objective"]
+    assert written["name"] == "preserve"
+    assert [part["name"] for part in written["objective"]["parts"]] == ["mlm", "contrastive"]
+    assert written["objective"]["parts"][0]["share"] == 0.3
+    assert written["objective"]["weights"] == [0.5, 1.0]
+    assert {"distance_from_start", "0.mlm", "1.contrastive"} <= set(run.losses.columns)
+
+
+def test_objectives_on_texts_take_both_sides_of_pairs(bert):
+    run = run_of(bert, texts=None, pairs=PAIRS)
+    assert run.record["spec"]["data"]["items"]["count"] == len({text for pair in PAIRS for text in pair})
+
+
+# The order of items
+
+
+def test_every_epoch_is_a_new_order_of_all_items():
+    order = RunOrder(50, seed=1, batch=8)
+    first = list(order)
+    order.set_epoch(1)
+    second = list(order)
+    assert sorted(number for _, _, number in first) == list(range(50))
+    assert [number for _, _, number in first] != [number for _, _, number in second]
+    assert [place[:2] for place in second] == [(1, position) for position in range(50)]
+
+
+def test_pairs_that_share_a_text_are_in_different_batches():
+    keys = [frozenset({f"q{i}", f"p{i // 4}"}) for i in range(64)]  # every passage belongs to four queries
+    order = [number for _, _, number in RunOrder(64, seed=0, batch=8, keys=keys)]
+    assert sorted(order) == list(range(64))
+    batches = [order[start : start + 8] for start in range(0, 56, 8)]
+    assert all(len({next(key for key in keys[i] if key[0] == "p") for i in batch}) == 8 for batch in batches[:6])
+
+
+def test_columns_beside_go_round_shuffled_anew():
+    data = RunData([list("abcdef"), [1, 2, 3, 4]], seed=0)
+    read = [data[(epoch, position, position)][1][1] for epoch in range(2) for position in range(6)]
+    assert [sorted(read[start : start + 4]) for start in (0, 4, 8)] == [[1, 2, 3, 4]] * 3
+
+
+# Going on
+
+
+class Stop(TrainerCallback):
+    """Breaks the run off at a step, before its snapshot."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("update", "more"),
+    [("lora", {}), ("uniform", {}), ("lora+equal-step", {"tau": 1e-3}), ("lora", {"settings": {"head": "fitted"}, "fit_batches": 5})],
+)
+def test_a_run_goes_on_exactly_where_it_stopped(bert, tmp_path, update, more):
+    asked = {"update": update, "steps": 12, "checkpoints": [4, 9], "seed": 5, "epochs": None} | more
+    whole = run_of(bert, out=tmp_path / "whole", **asked)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(bert, out=tmp_path / "parts", **asked, callbacks=[Stop(7)])
+    parts = run_of(bert, out=tmp_path / "parts", **asked, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert parts.model.identity()["weights_sha256"] == whole.model.identity()["weights_sha256"]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    for name in ("losses.jsonl", "steps.jsonl", "trajectory.jsonl"):
+        assert (one / name).exists() == (two / name).exists()
+        if (one / name).exists():
+            assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    weights = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
+    assert weights == sorted(path.relative_to(two) for path in two.rglob("*.safetensors"))
+    assert all((one / path).read_bytes() == (two / path).read_bytes() for path in weights)
+    records = [json.loads((path / "run.json").read_text()) for path in (one, two)]
+    assert records[0] == records[1]
+
+
+def test_a_finished_run_is_read_and_another_run_is_refused(bert, tmp_path):
+    first = run_of(bert, out=tmp_path / "run", steps=2)
+    assert run_of(bert, out=tmp_path / "run", steps=2, resume=True).loss_rows == first.loss_rows
+    with pytest.raises(OutputError, match="holds a run already; it is finished"):
+        run_of(bert, out=tmp_path / "run", steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(bert, out=tmp_path / "stopped", callbacks=[Stop(3)])
+    with pytest.raises(OutputError, match="--resume goes on"):
+        run_of(bert, out=tmp_path / "stopped")
+    with pytest.raises(InputError, match="started with another seed; give what"):
+        run_of(bert, out=tmp_path / "stopped", seed=1, resume=True)
+    with pytest.raises(InputError, match="not finished"):
+        ts.load_run(tmp_path / "stopped")
+    with pytest.raises(InputError, match="holds no run to resume"):
+        run_of(bert, out=tmp_path / "nothing", resume=True)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_finetune import run_of
+run_of({base!r}, out={out!r}, update={update!r}, steps=60, checkpoints=[20, 41], resume={resume!r}, trajectory={trajectory!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("update", ["lora", "uniform"])
+def test_a_killed_run_goes_on_exactly(bert, tmp_path, update):
+    """kill -9 at random moments, several times over, until the run is through."""
+    rng, trajectory = random.Random(update), {"texts": TEXTS * 3, "measures": ("nps", "debiased_cka")}
+
+    def start(out: Path, *, resume: bool) -> subprocess.Popen:
+        asked = {"base": str(bert), "out": str(out), "update": update, "resume": resume, "trajectory": trajectory}
+        script = KILLED.format(tests=str(Path(__file__).parent), **asked)
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE)
+
+    begun = time.monotonic()
+    whole = start(tmp_path / "whole", resume=False)
+    assert whole.wait() == 0, whole.stderr.read().decode()
+    took = time.monotonic() - begun
+    kills, out = 0, tmp_path / "parts"
+    for _ in range(12):
+        process = start(out, resume=(out / "run.json").exists())
+        try:
+            process.wait(timeout=took * rng.uniform(0.5, 0.95))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0, process.stderr.read().decode()
+        break
+    last = start(out, resume=True)
+    assert last.wait() == 0, last.stderr.read().decode()
+    assert kills >= 2
+    assert_same_run(tmp_path / "whole", out)
+
+
+# What is refused, before anything is written
+
+
+def labelled_file(folder: Path) -> Path:
+    rows = ({"text": text, "label": "long" if len(text) > 20 else "short"} for text in LABELS)
+    file = folder / "labelled.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"objective": "nsp"}, TunescopeError, "next-sentence head"),
+        ({"objective": "causal-lm"}, TunescopeError, "reads in both directions"),
+        ({"objective": "contrastive"}, InputError, "contrastive needs pairs"),
+        ({"objective": "classify"}, InputError, "column of labels"),
+        ({"objective": "sft"}, TunescopeError, "conversations|causal|both directions"),
+        ({"objective": "mlmm"}, UnknownName, "did you mean mlm"),
+        ({"update": "lorra"}, UnknownName, "did you mean lora"),
+        ({"update": "equal-step"}, InputError, "needs tau"),
+        ({"tau": 1e-3}, InputError, "the update rule is 'uniform'"),
+        ({"settings": {"shar": 0.2}}, UnknownName, "did you mean share"),
+        ({"settings": {"preserve.weight": 2}}, InputError, "without texts to keep"),
+        ({"options": {"rnk": 4}, "update": "lora"}, UnknownName, "rank"),
+        ({"steps": 3, "epochs": 2}, InputError, "both given"),
+        ({"checkpoints": [9]}, InputError, "checkpoint at step 9"),
+        ({"texts": LABELS[:3]}, InputError, "3 items for batches of 4"),
+        ({"texts": None}, InputError, "something to read"),
+        ({"schedule": {"lr": -1.0}}, InputError, "lr=-1.0"),
+        ({"schedule": {"schedule": "cosin"}}, UnknownName, "did you mean cosine"),
+        ({"schedule": {"speed": 1}}, InputError, "speed"),
+        ({"labels": "label"}, TunescopeError, "no column 'label'"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_and_nothing_is_written(bert, tmp_path, changes, kind, said):
+    with pytest.raises(kind, match=said) as caught:
+        run_of(bert, out=tmp_path / "run", **changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(bert):
+    with pytest.raises(ActivationError, match="the loss at step .* lower the learning rate"):
+        run_of(bert, schedule={"batch_size": 4, "lr": 1e30, "clip": 0.0}, steps=20)
+
+
+TWO = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_finetune import run_of
+asked = {{"objective": "classify", "texts": {file!r}, "labels": "label", "steps": 5, "loading": {{"device": "cpu"}}}}
+run_of({base!r}, out={out!r}, schedule={schedule!r}, **asked)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_steps_of_one_with_batches_of_both(tmp_path):
+    """Means over items: the mean of two processes' gradients is that of their batches together; 1e-5 for sums in another order."""
+    base, file = save_model(tmp_path / "b", model=tiny_model("bert", **STILL)), labelled_file(tmp_path)
+    common = {"tests": str(Path(__file__).parent), "base": str(base), "file": str(file)}
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    (tmp_path / "one.py").write_text(TWO.format(**common, out=str(alone), schedule={"batch_size": 8, "lr": 1e-3}))
+    (tmp_path / "two.py").write_text(TWO.format(**common, out=str(both), schedule={"batch_size": 4, "lr": 1e-3}))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29551"]
+    for command in ([sys.executable, str(tmp_path / "one.py")], [*torchrun, str(tmp_path / "two.py")]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    one, two = (AutoModel.from_pretrained(path).state_dict() for path in (alone, both))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
+    losses = [[row["loss"] for row in RunFolder(path).rows("losses.jsonl")] for path in (alone, both)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
