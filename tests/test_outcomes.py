@@ -286,3 +286,21 @@ def test_loaded_models_are_measured_as_folders_are():
     found = ts.diff((base, tokenizer), (tuned, tokenizer), sentences(30), lm={"held": sentences(9, 2)})
     (row,) = [row for row in found.outcomes if row["main"]]
     assert (row["kind"], row["metric"], row["n"]) == ("language", "loss", 9)
+
+
+def test_controls_are_judged_by_the_same_queries_as_the_tuned_model(pair):
+    base, tuned = ts.load_pair(*map(str, pair), device="cpu")
+    control, asked = ts.perturb(base, kind="gaussian", sigma=0.3, name="noise"), collection()
+    payload = ts.diff(base, tuned, sentences(30), measures=["nps", "cka"], controls=[control], retrieval=asked).payload
+    (found,) = payload["controls"]
+    alone = ts.retrieval(base, control, asked).outcomes[0].row()
+    own = ("name", "metric", "base", "tuned", "delta", "low", "high", "p", "n", "verdict")
+    assert [found["outcomes"][0][key] for key in own] == [alone[key] for key in own]
+    rows = [ts.capture(model, sentences(30)).sites["output"] for model in (base, control)]
+    assert found["sites"]["output"]["measures"]["nps"]["value"] == pytest.approx(ts.nps(*rows), abs=1e-12)
+
+
+def test_controls_without_tasks_have_no_outcomes(pair):
+    base, tuned = ts.load_pair(*map(str, pair), device="cpu")
+    payload = ts.diff(base, tuned, sentences(30), measures=["cka"], controls=[ts.perturb(base, kind="gaussian", sigma=0.3)]).payload
+    assert payload["controls"][0]["outcomes"] == []

@@ -182,7 +182,7 @@ def diff(
         if judge is not None and given.pair is not None:
             result["ruler"]["outcomes"] += judge.rows(given.pair[1], "the tuned model", tuned=True)
         clock.lap("ruler")
-    result = with_outcomes(result, tasks, given, max_length=max_length, batch_size=batch_size, say=say)
+    result = with_outcomes(result, tasks, given, controls=controls, max_length=max_length, batch_size=batch_size, say=say)
     clock.lap("outcomes")
     return Comparison(result | {"seconds": clock.laps})
 
@@ -268,4 +268,7 @@ def _control(name: str, model: Model, base: Activations, acts: Activations, meas
         }
         for i in acts.layers
     ]
-    return {"name": name, "note": "; ".join(model.warnings), "layers": rows, "locality": locality_of(rows, measures)}
+    both = [site for site in acts.sites if site in base.sites]
+    sites = {site: {"measures": value_and_change(base.sites[site], acts.sites[site], measures)} for site in both}
+    found = {"layers": rows, "sites": sites, "locality": locality_of(rows, measures), "outcomes": []}
+    return {"name": name, "note": "; ".join(model.warnings), **found}

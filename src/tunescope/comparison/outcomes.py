@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from tunescope.comparison.control_outcomes import control_outcomes
 from tunescope.comparison.findings import NO_FUNCTION, Progress
 from tunescope.comparison.headline import NO_OUTCOME
 from tunescope.comparison.probing import probe_classification, probe_labels
 from tunescope.comparison.sources import Given
 from tunescope.comparison.tasks import Measured, Tasks
 from tunescope.models import Model
+from tunescope.outcome.embedding import Vectors
 from tunescope.outcome.language import language_loss
 from tunescope.outcome.reembedding import reembedding
 from tunescope.outcome.retrieval import retrieval
@@ -27,19 +29,29 @@ FEW = 4  # layers below which nothing can be held fixed
 
 
 def with_outcomes(
-    payload: dict[str, Any], tasks: Tasks, given: Given, *, max_length: int | None, batch_size: int, say: Progress
+    payload: dict[str, Any],
+    tasks: Tasks,
+    given: Given,
+    *,
+    controls: Mapping[str, Model] | None = None,
+    max_length: int | None,
+    batch_size: int,
+    say: Progress,
 ) -> dict[str, Any]:
-    """The payload with every task measured: `outcomes`, `outcome_details`, `outcome_headline`, `association`.
+    """The payload with every task measured: `outcomes`, `outcome_details`, `outcome_headline`, `association`, and the controls' outcomes.
 
     Raises what the measuring raises; that both sides are models where a task needs them is checked before they are read.
     """
     if not tasks:
         return payload | {"outcome_details": [], "outcome_headline": "", "association": None}
-    measured = _apart(_measured(tasks, given, max_length=max_length, batch_size=batch_size, say=say))
+    vectors: dict[str, Vectors] = {}  # of the base, by collection
+    measured = _apart(_measured(tasks, given, vectors, max_length=max_length, batch_size=batch_size, say=say))
     details = [detail for one in measured for detail in one.details]
     rows = _corrected([outcome.row() for one in measured for outcome in one.outcomes])
     warnings = [warning for one in measured for warning in one.warnings]
+    judged = control_outcomes(controls or {}, tasks, vectors, max_length=max_length, batch_size=batch_size, say=say)
     return payload | {
+        "controls": [control | {"outcomes": judged.get(control["name"], [])} for control in payload.get("controls") or []],
         "headline": payload["headline"].removesuffix(NO_OUTCOME).rstrip(),
         "outcomes": rows,
         "outcome_details": details,
@@ -64,12 +76,14 @@ def _apart(measured: Sequence[Measured]) -> list[Measured]:
     return found
 
 
-def _measured(tasks: Tasks, given: Given, *, max_length: int | None, batch_size: int, say: Progress) -> list[Measured]:
+def _measured(
+    tasks: Tasks, given: Given, vectors: dict[str, Vectors], *, max_length: int | None, batch_size: int, say: Progress
+) -> list[Measured]:
     pair = given.pair
     found: list[Measured] = []
     if pair is not None:
         for collection in tasks.collections:
-            found += _retrieval(tasks, collection, pair, max_length, batch_size, say)
+            found += _retrieval(tasks, collection, pair, vectors, max_length, batch_size, say)
     known = tasks.labelled(given.corpus)
     if known is not None:
         found.append(probe_labels(known, tasks, given, say))
@@ -80,11 +94,18 @@ def _measured(tasks: Tasks, given: Given, *, max_length: int | None, batch_size:
 
 
 def _retrieval(
-    tasks: Tasks, collection: Any, pair: tuple[Model, Model], max_length: int | None, batch_size: int, say: Progress
+    tasks: Tasks,
+    collection: Any,
+    pair: tuple[Model, Model],
+    vectors: dict[str, Vectors],
+    max_length: int | None,
+    batch_size: int,
+    say: Progress,
 ) -> list[Measured]:
     options: dict[str, Any] = {"margin": tasks.margins["retrieval"], "seed": tasks.seed}
     base, tuned = pair
     ranked = retrieval(base, tuned, collection, **tasks.prompts, max_length=max_length, batch_size=batch_size, progress=say, **options)
+    vectors[collection.sha256] = ranked.vectors[0]
     found: list[Any] = [ranked]
     if len(collection.doc_ids) >= BRIDGED:
         found.append(reembedding(*ranked.vectors, collection, similarity=ranked.rankings[0].similarity, **options))

@@ -49,7 +49,7 @@ def _card(payload: reading.Payload, row: Row, order: int, many: bool, drawn: dic
     at = outcome_words.where(row)
     kind = outcome_words.KINDS.get(row["kind"], row["kind"])
     return {
-        **_verdict(row), "name": row["name"], "kind": f"{kind} at {at}" if at else kind,
+        **verdict(row), "name": row["name"], "kind": f"{kind} at {at}" if at else kind,
         "metric": name, "meaning": f"{meaning}; {outcome_words.direction(row)}" if meaning else outcome_words.direction(row),
         "base": amount(row.get("base")), "tuned": amount(row.get("tuned")), "known": row.get("delta") is not None,
         "chart": chart if chart in drawn else None, "rest": f"{outcome_words.verdict(row)[len(row['verdict']):]}.",
@@ -57,7 +57,8 @@ def _card(payload: reading.Payload, row: Row, order: int, many: bool, drawn: dic
     }  # fmt: skip
 
 
-def _verdict(row: Row) -> dict[str, str]:
+def verdict(row: Row) -> dict[str, str]:
+    """The word of a verdict, with its sign and its colour."""
     return {"word": row["verdict"], "glyph": GLYPHS.get(row["verdict"], ""), "verdict_class": _CLASSES.get(row["verdict"], "even")}
 
 
@@ -98,7 +99,7 @@ def every(payload: reading.Payload) -> list[dict[str, Any]]:
 
 def _line(row: Row) -> dict[str, Any]:
     return {
-        **_verdict(row),
+        **verdict(row),
         "name": row["name"],
         "kind": outcome_words.KINDS.get(row["kind"], row["kind"]),
         "where": outcome_words.where(row),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunescope.report import outcome_words, reading
+from tunescope.report import outcome_words, reading, side_by_side
 from tunescope.report.numbers import amount, count, percent, signed, three
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def block(payload: reading.Payload, width: int) -> list[RenderableType]:
     shown = sorted(found, key=lambda row: outcome_words.VERDICTS.index(row["verdict"]))[:MOST] if len(found) > MOST else found
     parts: list[RenderableType] = [Text("did it help or hurt? (tuned − base, 95% interval)", style="dim"), _table(shown, width)]
     parts += [Text(line, style="dim") for line in _asides(payload, found, shown)]
+    parts += side_by_side.table(payload)
     return [*parts, Text("")]
 
 

@@ -15,6 +15,7 @@ from tunescope.report import (
     reading,
     reembedding,
     ruler_outcomes,
+    side_by_side,
     token_view,
     two_questions,
 )
@@ -77,6 +78,7 @@ def view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any] | N
         "every": outcome_cards.every(payload), "caption": _caption(payload), "probes": two_questions.view(payload, drawn),
         "retrieval": queries.view(payload), "language": token_view.view(payload), "audits": probe_surface.view(payload, drawn),
         "reembedding": reembedding.view(payload), "external": external_results.view(payload), "ruler": ruler_outcomes.view(payload, drawn),
+        "beside": side_by_side.view(payload),
     }  # fmt: skip
 
 

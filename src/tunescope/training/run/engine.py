@@ -126,7 +126,8 @@ def _name(folder: RunFolder) -> str:
 def _said(spec: RunSpec, setup: RunSetup, request: Request, snapshot: Path | None) -> str:
     """The run in one line."""
     described = setup.update.description
-    moves = f"{described['parameters']:,} of {described['parameters'] + described['frozen_parameters']:,} parameters"
+    moving, all_ = (sum(p.numel() for p in setup.learner.parameters() if p.requires_grad or every) for every in (False, True))
+    moves = f"{moving:,} of {all_:,} parameters"
     size = request.schedule.batch_size * request.schedule.accumulate * spec.processes
     begun = "" if snapshot is None else f", from step {snapshot.name.rpartition('-')[2]} on"
     items = spec.data["items"]["count"]
