@@ -108,7 +108,8 @@ def capture(
         rows[pooling] = Rows(model, tokens, pooling, label, draft.allocate, draft.rows)
     skip = 0 if model.output.include_prompt else prompt_tokens(model, prompt)
     done, total, started = 0, int(tokens.lengths.sum()), time.perf_counter()
-    with quietly(), torch.inference_mode(), model.active() as body, Taps(model, wanted) as taps:
+    # no_grad and not inference_mode: a table that a module keeps of this pass may be part of a backward pass later
+    with quietly(), torch.no_grad(), model.active() as body, Taps(model, wanted) as taps:
         arguments, pad = forward_arguments(model), model.tokenizer.pad_token_id or 0
         for number, batch in enumerate(ranks.share(_plan(tokens, batch_size, reverse, ranks))):
             done += int(tokens.lengths[batch].sum())

@@ -71,21 +71,16 @@ def _empty(reason: str) -> dict[str, Any]:
 
 def value_and_change(x: Tensor, y: Tensor, measures: Mapping[str, Measure]) -> dict[str, dict[str, float | None]]:
     """Values alone, for controls and noise: {measure: {value, change}}; None where a measure has no value here."""
-    rows, found = Rows.of(x, y), {}
+    rows = Rows.of(x, y)
+    found: dict[str, dict[str, float | None]] = {}
     for name, measure in measures.items():
         if len(rows) < measure.minimum_rows:
             continue
         try:
             with threads_for(len(x) * min(x.shape) ** 2):
-                found[name] = _bare(measure, rows)
+                value, change = measure.moved(rows)
+            found[name] = {"value": value, "change": change}
         except Degenerate:
             found[name] = {"value": None, "change": None}
     return found
 
-
-def _bare(measure: Measure, rows: Rows) -> dict[str, float | None]:
-    if measure.one_sided:
-        value = measure.of_rows(rows)
-        return {"value": value, "change": value - measure.of_base(rows)}  # type: ignore[attr-defined]
-    value = measure.identity if rows.same else measure.of_rows(rows)
-    return {"value": value, "change": measure.change(value)}

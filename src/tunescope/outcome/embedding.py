@@ -92,6 +92,13 @@ def vectors_of(
     return first, second
 
 
+def model_vectors(model: Model, collection: Collection, reading: Reading, *, progress: Progress | None = None) -> Vectors:
+    """One model's vectors of a collection, read with the prompts and the length it declares unless told otherwise."""
+    length = model.max_length if reading.max_length is None else reading.max_length
+    prompts = [_prompt(asked, [model]) for asked in (reading.query_prompt, reading.passage_prompt)]
+    return _of_model(model, collection, prompts, length, reading.batch_size, progress)
+
+
 def _prompt(asked: str | None, models: list[Model]) -> str:
     if asked is not None:
         return asked

@@ -51,10 +51,7 @@ class RetrievalResult:
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """One row a metric, the main one first."""
-        return tuple(
-            Outcome.of(found, kind="retrieval", name=_name(self.collection), metric=metric, items="queries", main=metric == MAIN)
-            for metric, found in self.paired.items()
-        )
+        return outcomes_of(self.paired, self.collection)
 
     @property
     def per_query(self) -> pd.DataFrame:
@@ -79,7 +76,7 @@ class RetrievalResult:
         main, (base, tuned) = self.paired[MAIN], self.vectors
         return {
             "kind": "retrieval",
-            "name": _name(self.collection),
+            "name": collection_name(self.collection),
             "split": self.collection.split,
             "source": self.collection.source,
             "corpus": len(self.collection.doc_ids),
@@ -112,7 +109,7 @@ class RetrievalResult:
         main, count = self.paired[MAIN], self.counts
         interval = "" if main.low is None else f" [{main.low:+.3f}, {main.high:+.3f}]"
         return (
-            f"<Retrieval on {_name(self.collection)}: {MAIN} {main.base:.3f} to {main.tuned:.3f}, {main.delta:+.3f}{interval}, "
+            f"<Retrieval on {collection_name(self.collection)}: {MAIN} {main.base:.3f} to {main.tuned:.3f}, {main.delta:+.3f}{interval}, "
             f"{main.n:,} queries: {main.verdict}; {count['broken']:,} broken, {count['mended']:,} mended>"
         )
 
@@ -158,16 +155,28 @@ def retrieval(
     chosen, unlike = _similarity(similarity, vectors)
     rankings = [search(side.queries, side.passages, collection.doc_ids, k=k, similarity=chosen) for side in vectors]
     one, two = (evaluate(ranking, collection) for ranking in rankings)
-    scores = {metric: (one[metric], two[metric]) for metric in one}
-    defined = ~np.isnan(one[MAIN])
     return RetrievalResult(
         collection=collection,
-        paired={metric: paired(a[defined], b[defined], margin=margin, seed=seed) for metric, (a, b) in scores.items()},
-        scores=scores,
+        paired=paired_scores(one, two, margin=margin, seed=seed),
+        scores={metric: (one[metric], two[metric]) for metric in one},
         rankings=(rankings[0], rankings[1]),
         vectors=vectors,
         k=rankings[0].documents.shape[1],
         warnings=(*unlike, *_said(collection, vectors, one)),
+    )
+
+
+def paired_scores(base: dict[str, np.ndarray], tuned: dict[str, np.ndarray], *, margin: float, seed: int = 0) -> dict[str, Paired]:
+    """Scores by metric, (q,) each as `evaluate` gives them, compared over the queries that have a relevant passage."""
+    defined = ~np.isnan(base[MAIN])
+    return {metric: paired(base[metric][defined], tuned[metric][defined], margin=margin, seed=seed) for metric in base}
+
+
+def outcomes_of(found: dict[str, Paired], collection: Collection) -> tuple[Outcome, ...]:
+    """One row a metric, in the order of `found`."""
+    name = collection_name(collection)
+    return tuple(
+        Outcome.of(one, kind="retrieval", name=name, metric=metric, items="queries", main=metric == MAIN) for metric, one in found.items()
     )
 
 
@@ -179,7 +188,8 @@ def _similarity(asked: str | None, vectors: tuple[Vectors, Vectors]) -> tuple[st
     return chosen, [f"{' and '.join(unlike)}; both are searched by {chosen}"] if unlike else []
 
 
-def _name(collection: Collection) -> str:
+def collection_name(collection: Collection) -> str:
+    """What an outcome calls it: with its split, where that is another than the usual one."""
     return collection.name if collection.split == SPLIT else f"{collection.name}:{collection.split}"
 
 

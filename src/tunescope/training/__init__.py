@@ -9,6 +9,8 @@ from tunescope.training.run.result import Run, load_run
 from tunescope.training.step_sizes import StepSizes
 from tunescope.training.tau import bisect_tau, tau_from
 from tunescope.training.to_distance import AtDistance, perturb_to
+from tunescope.training.trajectory_callback import TrajectoryCallback
+from tunescope.training.trajectory_file import plateau, read_trajectory
 
 __all__ = [
     "AtDistance",
@@ -17,6 +19,7 @@ __all__ = [
     "Run",
     "StepSizes",
     "Trajectory",
+    "TrajectoryCallback",
     "bisect_tau",
     "finetune",
     "interpolate",
@@ -24,5 +27,7 @@ __all__ = [
     "match",
     "perturb",
     "perturb_to",
+    "plateau",
+    "read_trajectory",
     "tau_from",
 ]

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tunescope.activations.taps import layer_name
 from tunescope.errors import AlignmentError, InputError
 from tunescope.models import Model, load_model
 from tunescope.training.distance_read import DistanceReader, Place, directed
 from tunescope.training.interpolate import interpolate
 from tunescope.training.search import search
+from tunescope.training.trajectory_file import GEOMETRY, Row, read_rows
 
 Which = Literal["first", "last"] | int
 
@@ -46,6 +48,23 @@ class Trajectory:
         if any(two.at <= one.at for one, two in zip(kept, kept[1:], strict=False)):
             raise InputError(f"run '{name}' has steps that do not rise: {', '.join(f'{point.at:g}' for point in kept)}")
         return cls(name, kept, measure)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, measure: str = "nps", where: str = "output") -> Trajectory:
+        """A run's trajectory.jsonl as its callback wrote it, by one measure at one place.
+
+        where: as its rows call it: output, final, embeddings, "block 3". A point's model is checkpoints/step-N of the run's folder, or the
+        Trainer's own checkpoint-N, where there is one that can be loaded.
+
+        Raises: InputError (no trajectory, nothing of that measure and place, and as `of`), FormatError.
+        """
+        path, rows = Path(folder), [row for row in read_rows(folder) if row["kind"] == GEOMETRY]
+        wanted = [row for row in rows if (row["measure"], row["where"]) == (measure, where) and row["value"] is not None]
+        if not wanted:
+            raise InputError(f"run '{path.name}' has no value of {measure} at {where}; its trajectory holds {_held(rows)}")
+        root = path.parent if path.is_file() else path
+        points = (Point(row["step"], row["value"], _checkpoint(root, row["step"])) for row in wanted)
+        return cls.of(points, name=root.name, measure=measure)
 
     @property
     def reached(self) -> tuple[float, float]:
@@ -123,8 +142,8 @@ class Match:
 
 
 def match(
-    trajectory_a: Trajectory,
-    trajectory_b: Trajectory,
+    trajectory_a: Trajectory | str | Path,
+    trajectory_b: Trajectory | str | Path,
     *,
     measure: str,
     at: float,
@@ -141,13 +160,16 @@ def match(
     level; every checkpoint then needs its model or folder, the first one's being `base` where it has none.
 
     Args:
+        trajectory_a, trajectory_b: trajectories, or the folders of two runs that had a `ts.TrajectoryCallback`, read at `place`.
         crossing: which one of a run that meets the level several times: first, last, or a number from 0. All are kept and printed.
 
     Raises: InputError (a level that a run never reaches, naming the range; no such crossing; checkpoints without models), AlignmentError
         (a trajectory of another measure), UnknownName.
     """
     directed(measure)
-    runs = (trajectory_a, trajectory_b)
+    where = layer_name(place) if isinstance(place, int) else place
+    given = (trajectory_a, trajectory_b)
+    runs = tuple(run if isinstance(run, Trajectory) else Trajectory.load(run, measure=measure, where=where) for run in given)
     for run in runs:
         if run.measure not in (None, measure):
             raise AlignmentError(f"run '{run.name}' was measured by {run.measure}, and {measure} is to be matched; measure it again")
@@ -220,6 +242,17 @@ def _model(point: Point, run: str, base: Model, *, first: bool) -> Model:
     if point.model is None:
         raise InputError(f"run '{run}' has no model at step {point.at:g}; give (step, value, model or folder), or leave base out")
     return point.model if isinstance(point.model, Model) else load_model(point.model)
+
+
+def _held(rows: list[Row]) -> str:
+    places = list(dict.fromkeys(row["where"] for row in rows))
+    return f"{', '.join(dict.fromkeys(row['measure'] for row in rows))} at {', '.join(places)}" if rows else "no geometry"
+
+
+def _checkpoint(run: Path, step: int) -> Path | None:
+    folders = (run / "checkpoints" / f"step-{step}", run / f"checkpoint-{step}")
+    loadable = ("config.json", "adapter_config.json", "modules.json")
+    return next((folder for folder in folders if any((folder / name).is_file() for name in loadable)), None)
 
 
 def _row(crossing: Crossing) -> dict[str, Any]:

@@ -99,6 +99,12 @@ class Measure(ABC):
         """How far it moved: 0 for two equal arrays, larger for more."""
         return self.identity - value if self.higher_is_closer else value - self.identity
 
+    def moved(self, rows: Rows) -> tuple[float, float]:
+        """Value and change alone. Raises: NotEnoughRows, Degenerate."""
+        self.check(len(rows))
+        value = self.identity if rows.same else finite(self.of_rows(rows), self.name)
+        return value, self.change(value)
+
     def estimate(self, rows: Rows, *, seed: int = 0) -> Estimate:
         """Value, change, 95% interval and null on the same rows.
 
@@ -152,6 +158,11 @@ class OneSided(Measure):
 
     def change(self, value: float) -> float:
         raise Degenerate(f"{self.name} is a property of one side; its change is tuned − base")
+
+    def moved(self, rows: Rows) -> tuple[float, float]:
+        self.check(len(rows))
+        value = finite(self.of_rows(rows), self.name)
+        return value, value - finite(self.of_base(rows), self.name)
 
     def chance(self, rows: Rows, *, seed: int) -> Null:
         return null.none("a property of one side: shuffling its rows changes nothing")

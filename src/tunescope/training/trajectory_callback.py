@@ -1,0 +1,331 @@
+"""A run watched as it moves: measures against its start and outcomes at chosen points, for any Trainer of transformers."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from tunescope.errors import ActivationError, InputError
+from tunescope.folders import writable_folder
+from tunescope.geometry import MEASURES
+from tunescope.models import Model
+from tunescope.outcome import Outcome
+from tunescope.training.trained_model import trained_model
+from tunescope.training.trajectory_file import FILE, GEOMETRY, Row, Start, plateau, read_rows, write_rows
+from tunescope.training.trajectory_geometry import Reading
+from tunescope.training.trajectory_outcomes import StopRule, check_share, folder_of, read_tasks
+from tunescope.training.trajectory_points import Cost, Points, Spending
+from tunescope.training.untouched import untouched
+
+MEASURED = ("nps", "debiased_cka", "relative_drift")
+
+
+class TrajectoryCallback(TrainerCallback):
+    """Measure a model against its start while it trains: `Trainer(..., callbacks=[ts.TrajectoryCallback(texts)])`.
+
+    Works in any transformers.Trainer, on a PreTrainedModel or PeftModel, in SentenceTransformerTrainer, and on a Learner. Training goes on
+    bit for bit as without it. The rows are in `rows` and, as of every point, in trajectory.jsonl of the run's folder, which
+    `ts.read_trajectory` reads; the Trainer's loggers get trajectory/<measure>/<place> and trajectory/<kind>/<name>/<metric>. Beside it lie the rows of the start, so
+    that a resumed run is measured against the real start, and at given points ends with the same file as one that was not interrupted.
+
+    Args:
+        texts: fixed texts: a path, a list of strings, or None for 256 paragraphs of Python's documentation. All of them are read.
+        measures: names of measures. Values and the mean of chance are recorded, without intervals.
+        steps, epochs: when to measure: a number (every so many) or a list; fractions of an epoch are allowed. The start is always
+            measured. With neither, points are spaced evenly so that measuring costs at most `budget` of the training time; these depend
+            on the speed of the machine, so give points where two runs must agree.
+        layers, sites: which layers (0 … L, all by default) and sites (output, final), read in one pass.
+        max_length: in tokens. None: 64 (or the model's own where that is less) for measures, and the model's own for outcomes.
+        retrieval: collections, as `ts.retrieval` takes them; nDCG@10 and the other metrics, paired by query with the start.
+        labels, test: a column of the texts that holds classes, and further texts to be judged by; a strong and a weak probe of the
+            deployed embedding, paired by held-out text with the start.
+        budget: the share of training time that geometry may take. Given points are measured whatever they cost, with one warning.
+        outcome_budget: the same for outcomes. None: at every given point, else as `budget`.
+        stop: "retrieval/scifact/ndcg@10: worse" stops when the paired verdict is worse and the loss is beyond the margin (.01);
+            "…: drop>.02" when it is larger than that. On outcomes only.
+        out: the folder; None is the Trainer's output_dir.
+        tokenizer: where the Trainer has no processing_class.
+
+    Raises: InputError (points, budgets, stop), UnknownName, NotEnoughRows, and what reading the texts and collections raises; when
+        training begins ModelError (sharded weights), AlignmentError (resumed with other texts or places), OutputError.
+    """
+
+    def __init__(
+        self,
+        texts: Any = None,
+        *,
+        measures: Iterable[str] | str = MEASURED,
+        steps: int | Iterable[int] | None = None,
+        epochs: float | Iterable[float] | None = None,
+        layers: Iterable[int] | None = None,
+        sites: Iterable[str] = ("output",),
+        pooling: str = "mean",
+        max_length: int | None = None,
+        batch_size: int = 32,
+        retrieval: Any = (),
+        labels: str | None = None,
+        test: Any = None,
+        budget: float = 0.05,
+        outcome_budget: float | None = None,
+        stop: str | None = None,
+        out: str | Path | None = None,
+        seed: int = 0,
+        tokenizer: Any = None,
+    ):
+        check_share("budget", budget)
+        check_share("outcome_budget", outcome_budget)
+        self._points = Points.of(steps, epochs)
+        if self._points is None and math.isinf(budget):
+            raise InputError("budget=inf asked for without points; say when to measure (steps=… or epochs=…), or give a share")
+        self._reading = Reading.of(
+            texts, measures, layers=layers, sites=sites, pooling=pooling, max_length=max_length, batch_size=batch_size, seed=seed
+        )
+        read: dict[str, Any] = {"pooling": pooling, "max_length": max_length, "batch_size": batch_size, "seed": seed}
+        places: dict[str, Any] = {"layers": self._reading.layers, "sites": self._reading.sites}
+        self._tasks = read_tasks(retrieval, labels, test, self._reading.corpus, **places, **read)
+        self._rule = None if stop is None else StopRule.of(stop, self._tasks)
+        self._budgets = budget, outcome_budget
+        self._out, self._tokenizer = out, tokenizer
+        self._model: Model | None = None
+        self.rows: list[Row] = []
+        self.stopped: str | None = None
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._anew(0, 0.0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Read the start, or what is kept of it."""
+        self._model, self.rows, self.stopped = None, [], None
+        self._anew(state.global_step, state.epoch or 0.0)
+        if state.is_world_process_zero:
+            self._model = trained_model(kwargs["model"], self._tokenizer or kwargs.get("processing_class"), args)
+            self._folder = writable_folder(folder_of(self._out, args))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with untouched(self._model.module):
+                self._resume(state) if state.global_step else self._begin(state)
+        self._began = time.perf_counter()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember the epoch, to see which points the step passes."""
+        self._before = state.epoch or 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure where a point is due."""
+        if self._model is not None:
+            geometry, outcomes = self._due(state)
+            if geometry or outcomes:
+                self._measure(self._model, state, control, geometry=geometry, outcomes=outcomes)
+        self._stop_together(args, control)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say where the budget did not fit the run."""
+        self._ended = time.perf_counter()
+        if self._model is None:
+            return
+        cost = self.cost()
+        self._warn_dear(cost.share, cost.outcome_share)
+        if self._points is None and self._spending.count < 2:
+            self._warn(
+                f"a budget of {self._budgets[0]:.0%} left no time to measure in a run of {cost.training:.1f} s (a point takes "
+                f"{self._spending.each:.1f} s); say when (steps=… or epochs=…), raise budget, or give fewer texts"
+            )
+
+    def cost(self) -> Cost:
+        """What measuring has cost since training began (or went on), the reading of the start with it."""
+        now = time.perf_counter() if self._ended is None else self._ended
+        one, two = self._spending, self._judging
+        return Cost(0.0 if self._began is None else now - self._began - self._spent, one.spent, two.spent, one.count, two.count)
+
+    def plateaus(self, *, tolerance: float = 0.05) -> dict[str, dict[str, int | None]]:
+        """measure -> place -> the step from which the distance to the start grew no further; see `ts.plateau`."""
+        found: dict[str, dict[str, int | None]] = {}
+        for row in self.rows:
+            name = row.get("measure")
+            if row["kind"] == GEOMETRY and row["step"] == 0 and name is not None and not MEASURES[name].one_sided:
+                step = plateau(self.rows, measure=name, where=row["where"], tolerance=tolerance)
+                found.setdefault(name, {})[row["where"]] = step
+        return found
+
+    def _anew(self, step: int, epoch: float) -> None:
+        """The books of a session that begins at this step."""
+        budget, judging = self._budgets
+        self._spending = Spending(budget, at=step)
+        self._judging = Spending(judging or (math.inf if self._points else budget), at=step)
+        self._first, self._before, self._warned = step, epoch, False
+        self._began, self._ended = None, None
+        self._spent = 0.0  # seconds of measuring since training began
+
+    def _begin(self, state: Any) -> None:
+        model, started = self._alive, time.perf_counter()
+        identity = self._identity(model)
+        weights = model.identity()["weights_sha256"]
+        reading = time.perf_counter()
+        rows = self._reading.rows(model)
+        each = time.perf_counter() - reading
+        self._start = Start(identity, weights, rows)
+        self._enter(state, self._reading.measured(rows, rows, model.anatomy.n_layers))
+        self._spending.measured(0, time.perf_counter() - started, each=1.25 * each)  # a point also compares
+        if self._tasks:
+            started = time.perf_counter()
+            scores = {key: task.scores(model) for key, task in self._tasks.items()}
+            self._start = Start(identity, weights, rows, scores)
+            found = [(key, outcome) for key, task in self._tasks.items() for outcome in task.outcomes(scores[key], scores[key])]
+            self._enter(state, [outcome.row() for _, outcome in found])
+            self._judging.measured(0, time.perf_counter() - started)
+            self._log(state, None, _outcome_logs(found))
+        self._start.save(self._folder)
+        write_rows(self.rows, self._folder)
+
+    def _resume(self, state: Any) -> None:
+        try:
+            self._start = Start.load(self._folder)
+        except FileNotFoundError:
+            raise InputError(
+                f"training goes on from step {state.global_step:,}, and '{self._folder}' holds no rows of its start; resume in the folder "
+                "of a run that had this callback (out=…), or begin anew"
+            ) from None
+        self._start.check(self._identity(self._alive), self._folder)
+        kept = read_rows(self._folder) if (self._folder / FILE).is_file() else []
+        self.rows = [row for row in kept if row["step"] <= state.global_step]
+        write_rows(self.rows, self._folder)
+
+    def _identity(self, model: Model) -> dict[str, Any]:
+        return self._reading.identity(model) | {key: task.sha256 for key, task in self._tasks.items()}
+
+    @property
+    def _alive(self) -> Model:
+        if self._model is None:
+            raise InputError("the callback has no model yet; it gets one when a Trainer begins to train")
+        return self._model
+
+    def _due(self, state: Any) -> tuple[bool, bool]:
+        step, epoch = state.global_step, state.epoch or 0.0
+        pace: dict[str, Any] = {"first": self._first, "last": state.max_steps, "trained": self.cost().training}
+        point = self._points.due(step, epoch, self._before) if self._points else self._spending.due(step, **pace)
+        if self._points or not self._tasks:
+            return point, point and bool(self._tasks)
+        return point, self._judging.due(step, **pace)
+
+    def _measure(self, model: Model, state: Any, control: Any, *, geometry: bool, outcomes: bool) -> None:
+        _finish(model.device)
+        started = time.perf_counter()
+        with untouched(model.module):
+            logs = self._geometry(model, state) if geometry else {}
+            between = time.perf_counter()
+            logs |= self._outcomes(model, state, control) if outcomes else {}
+            write_rows(self.rows, self._folder)
+            self._log(state, control, logs)
+        ended = time.perf_counter()
+        self._spent += ended - started
+        if geometry:
+            self._spending.measured(state.global_step, between - started + (0 if outcomes else ended - between))
+        if outcomes:
+            self._judging.measured(state.global_step, ended - between)
+        if self._points is not None:
+            self._foresee(state, self._points)
+
+    def _geometry(self, model: Model, state: Any) -> dict[str, float]:
+        depth = model.anatomy.n_layers
+        try:
+            rows = self._reading.measured(self._start.rows, self._reading.rows(model), depth)
+        except ActivationError as error:  # the run has diverged, and going on is the Trainer's affair
+            rows = self._reading.unmeasured(self._start.rows, depth, str(error))
+            self._warn(f"step {state.global_step:,} was not measured: {error}")
+        self._enter(state, rows)
+        names = {f"trajectory/{row['measure']}/{row['where'].replace(' ', '_')}": row["value"] for row in rows}
+        return {name: value for name, value in names.items() if value is not None}
+
+    def _outcomes(self, model: Model, state: Any, control: Any) -> dict[str, float]:
+        try:
+            scores = {key: task.scores(model) for key, task in self._tasks.items()}
+        except ActivationError as error:
+            self._warn(f"no outcome was measured at step {state.global_step:,}: {error}")
+            return {}
+        found = [(key, row) for key, task in self._tasks.items() for row in task.outcomes(dict(self._start.scores[key]), scores[key])]
+        self._enter(state, [outcome.row() for _, outcome in found])
+        if self._rule is not None and any(self._rule.met(key, outcome) for key, outcome in found):
+            self.stopped = f"{self._rule.said} at step {state.global_step:,}"
+            control.should_training_stop = True
+        return _outcome_logs(found)
+
+    def _enter(self, state: Any, rows: Sequence[Row]) -> None:
+        at = {"step": state.global_step, "epoch": state.epoch or 0.0}
+        self.rows += [{"kind": row["kind"], **at, **{key: value for key, value in row.items() if key != "kind"}} for row in rows]
+
+    def _log(self, state: Any, control: Any, logs: dict[str, float]) -> None:
+        """Through the Trainer's own `log`, which reaches every logger. Its flag to log the loss at this step is left as it is."""
+        trainer = _trainer()
+        if trainer is None or not logs:
+            return
+        asked = control is not None and control.should_log
+        trainer.log(logs)
+        if asked:
+            control.should_log = True
+
+    def _foresee(self, state: Any, points: Points) -> None:
+        """Warn once it is clear that the given points will cost more than the budget."""
+        done = state.global_step - self._first
+        left = points.left(state.global_step, state.epoch or 0.0, state.max_steps)
+        whole = self.cost().training * (state.max_steps - self._first) / done
+        self._warn_dear(*((each.spent + left * each.each) / whole for each in (self._spending, self._judging)))
+
+    def _warn_dear(self, geometry: float, outcomes: float) -> None:
+        budget, judging = self._budgets
+        shares = (("geometry", geometry, budget), ("outcomes", outcomes, judging))
+        dear = [(what, share, most) for what, share, most in shares if most is not None and share > most]
+        if dear and self._points is not None and not self._warned:
+            self._warned = True
+            what, share, most = dear[0]
+            self._warn(
+                f"the given points cost {share:.0%} of the training time for {what}, more than the {most:.0%} of its budget; they are "
+                "measured all the same: give fewer points, texts or layers, or leave steps and epochs out to have them spaced by the budget"
+            )
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(message, UserWarning, stacklevel=3)
+
+    def _stop_together(self, args: Any, control: Any) -> None:
+        """Under torchrun only the main process measures, and all must stop at the same step."""
+        if self._rule is None or getattr(args, "world_size", 1) < 2:
+            return
+        flag = torch.tensor([int(control.should_training_stop)], device=args.device)
+        torch.distributed.broadcast(flag, src=0)
+        control.should_training_stop = bool(flag.item())
+
+
+def _outcome_logs(found: Iterable[tuple[str, Outcome]]) -> dict[str, float]:
+    """The score and what it gained, of the metric that each task is judged by."""
+    logs = {}
+    for key, outcome in found:
+        if outcome.main and outcome.tuned is not None and outcome.delta is not None:
+            logs[f"trajectory/{key}/{outcome.metric}"] = outcome.tuned
+            logs[f"trajectory/{key}/{outcome.metric}_delta"] = outcome.delta
+    return logs
+
+
+def _trainer() -> Any:
+    """The Trainer that is calling. It hands its callbacks the model, the tokenizer and the optimizer but never itself, and only its `log`
+    reaches loggers that stand before this callback in its list; None in a loop that is nobody's Trainer."""
+    from transformers import Trainer
+
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, Trainer):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for work of the training that is under way, which would be counted as measuring."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,204 @@
+"""Good or bad on the way: each task's scores now, paired item by item with those of the start, and the rule that stops a run by them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunescope.activations import capture
+from tunescope.activations.taps import layer_name
+from tunescope.errors import InputError
+from tunescope.geometry import MEASURES
+from tunescope.models import Model
+from tunescope.outcome import Outcome
+from tunescope.outcome.embedding import Reading as Vectorising
+from tunescope.outcome.embedding import model_vectors
+from tunescope.outcome.probe_protocols import PROTOCOLS
+from tunescope.outcome.probe_scores import probe_scores
+from tunescope.outcome.probes import make_task
+from tunescope.outcome.ranking import METRICS, evaluate
+from tunescope.outcome.retrieval import collection_name, outcomes_of, paired_scores
+from tunescope.outcome.search import search
+from tunescope.stats import paired
+from tunescope.texts import Collection, Corpus, as_corpus, read_collection
+from tunescope.texts.labelled import Labelled, labelled
+
+MARGIN = 0.01
+PROBES = {"accuracy": "strong", "accuracy_weak": "weak"}  # metric -> protocol, the first one judged by
+_RANKED = 1000
+_RULE = re.compile(r"\s*(?P<of>[^\s].*?)\s*:\s*(?:(?P<worse>worse)|drop\s*>\s*(?P<drop>\d*\.?\d+))\s*")
+
+Scores = dict[str, Tensor]  # metric -> (items,)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Retrieval in a collection, read as the model deploys itself."""
+
+    collection: Collection
+    max_length: int | None
+    batch_size: int
+    seed: int
+
+    kind = "retrieval"
+    metrics = METRICS
+
+    @property
+    def name(self) -> str:
+        return collection_name(self.collection)
+
+    @property
+    def sha256(self) -> str:
+        return self.collection.sha256
+
+    def scores(self, model: Model) -> Scores:
+        """Each metric of every query; NaN for a query without a relevant passage."""
+        vectors = model_vectors(model, self.collection, Vectorising(max_length=self.max_length, batch_size=self.batch_size))
+        declared = vectors.similarity if vectors.similarity in ("cosine", "dot") else "cosine"
+        ranking = search(vectors.queries, vectors.passages, self.collection.doc_ids, k=_RANKED, similarity=declared)
+        return {metric: torch.from_numpy(values) for metric, values in evaluate(ranking, self.collection).items()}
+
+    def outcomes(self, start: Scores, now: Scores) -> tuple[Outcome, ...]:
+        """One row a metric, the main one first."""
+        one, two = ({metric: side[metric].numpy() for metric in METRICS if metric in side} for side in (start, now))
+        return outcomes_of(paired_scores(one, two, margin=MARGIN, seed=self.seed), self.collection)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Linear probes of a column of classes, strong and weak, at the deployed embedding (or at the place given)."""
+
+    texts: Labelled
+    place: int | str
+    pooling: str
+    max_length: int | None
+    batch_size: int
+    seed: int
+
+    kind = "probe"
+    metrics = tuple(PROBES)
+
+    @property
+    def name(self) -> str:
+        return self.texts.column
+
+    @property
+    def sha256(self) -> str:
+        return self.texts.sha256
+
+    def scores(self, model: Model) -> Scores:
+        """For each held-out text whether it was answered rightly, by protocol."""
+        places: dict[str, Any] = {"sites": (self.place,), "layers": ()} if isinstance(self.place, str) else {"layers": (self.place,)}
+        read: dict[str, Any] = {"pooling": self.pooling, "max_length": self.max_length, "batch_size": self.batch_size}
+        acts = capture(model, self.texts.texts, ids=self.texts.ids, **places, **read)
+        rows = acts.sites[self.place] if isinstance(self.place, str) else acts.layers[self.place]
+        task, _ = make_task([self.texts.classes[label] for label in self.texts.labels], np.array(self.texts.test))
+        protocols = {metric: PROTOCOLS[name] for metric, name in PROBES.items()}
+        found = {metric: probe_scores([rows], task, protocol, seed=self.seed)[0] for metric, protocol in protocols.items()}
+        return {metric: torch.from_numpy(scores.correct) for metric, scores in found.items()}
+
+    def outcomes(self, start: Scores, now: Scores) -> tuple[Outcome, ...]:
+        """One row a protocol, the strong one first."""
+        compared = {m: paired(start[m].numpy(), now[m].numpy(), margin=MARGIN, seed=self.seed) for m in PROBES}
+        layer = None if self.place == "output" else layer_name(self.place) if isinstance(self.place, int) else self.place
+        shared: dict[str, Any] = {"kind": "probe", "name": self.name, "items": "held-out texts", "layer": layer}
+        return tuple(Outcome.of(found, metric=metric, main=metric == "accuracy", **shared) for metric, found in compared.items())
+
+
+Task = Search | Probe
+
+
+def read_tasks(
+    retrieval: Any,
+    labels: str | None,
+    test: Any,
+    corpus: Corpus,
+    *,
+    layers: Sequence[int] | None,
+    sites: Sequence[str],
+    pooling: str,
+    max_length: int | None,
+    batch_size: int,
+    seed: int,
+) -> dict[str, Task]:
+    """The tasks by kind/name. labels: a column of the corpus; test: further texts with that column, to be judged by.
+
+    Raises what reading them raises, and InputError (test without labels, two tasks of one name).
+    """
+    if test is not None and labels is None:
+        raise InputError("test texts were given without labels; name the column that holds their classes (labels=…)")
+    given = list(retrieval) if isinstance(retrieval, list | tuple) else [retrieval] if retrieval else []
+    read: dict[str, Any] = {"max_length": max_length, "batch_size": batch_size, "seed": seed}
+    found: list[Task] = [Search(each if isinstance(each, Collection) else read_collection(each), **read) for each in given]
+    if labels is not None:
+        known = labelled(corpus, labels, test=None if test is None else as_corpus(test), seed=seed)
+        place = sites[0] if sites and "output" not in sites else "output" if sites else max(layers or (0,))
+        found.append(Probe(known, place, pooling, **read))
+    tasks = {f"{task.kind}/{task.name}": task for task in found}
+    if len(tasks) < len(found):
+        raise InputError(f"two outcomes of one name were asked for ({', '.join(f'{t.kind}/{t.name}' for t in found)}); name them apart")
+    return tasks
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """When a run is to stop: an outcome, and a drop that is shown ("worse", by its paired verdict and beyond the margin) or of a size."""
+
+    said: str
+    task: str
+    metric: str
+    drop: float | None
+
+    @classmethod
+    def of(cls, said: str, tasks: dict[str, Task]) -> StopRule:
+        """From "kind/name/metric: worse" or "kind/name/metric: drop>.02".
+
+        Raises: InputError for what is no such rule, for a rule on geometry, and for an outcome that is not measured.
+        """
+        known = [f"{key}/{metric}" for key, task in tasks.items() for metric in task.metrics]
+        asked = re.split(r"[/=<>:\s]", said.strip())
+        if {"geometry", "trajectory"} & set(asked[:1]) or any(part in MEASURES for part in asked):
+            raise InputError(
+                f"stop='{said}' asked for; geometry says how far a model has moved and not whether that was good, so no run stops by it: "
+                f"name an outcome, {_named(known)}"
+            )
+        match = _RULE.fullmatch(said)
+        if match is None:
+            raise InputError(f"stop='{said}' asked for; write 'kind/name/metric: worse' or 'kind/name/metric: drop>.02', {_named(known)}")
+        if match["of"] not in known:
+            raise InputError(f"stop='{said}' asked for, and '{match['of']}' is not measured; {_named(known)}")
+        task, _, metric = match["of"].rpartition("/")
+        return cls(said, task, metric, None if match["worse"] else float(match["drop"]))
+
+    def met(self, task: str, outcome: Outcome) -> bool:
+        """Whether this outcome, of that task, says stop."""
+        if (task, outcome.metric) != (self.task, self.metric) or outcome.delta is None:
+            return False
+        lost = -outcome.delta if outcome.higher_is_better else outcome.delta
+        return lost > self.drop if self.drop is not None else outcome.verdict == "worse" and lost > outcome.margin
+
+
+def _named(known: Sequence[str]) -> str:
+    return f"one of {', '.join(known)}" if known else "which needs retrieval=… or labels=…"
+
+
+def check_share(name: str, value: float | None) -> None:
+    """Raise InputError for a budget that is no share of the training time above 0; infinity is no limit."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isnan(value)):
+        raise InputError(f"{name}={value!r} asked for; give a share of the training time above 0, such as .05, or math.inf for no limit")
+
+
+def folder_of(out: str | Path | None, args: Any) -> str:
+    """Where a run's trajectory goes: `out`, else the Trainer's own folder. Raises InputError where there is neither."""
+    chosen = out or getattr(args, "output_dir", None)
+    if not chosen:
+        raise InputError("the Trainer has no output_dir to write a trajectory to; give TrajectoryCallback(out=…)")
+    return str(chosen)
