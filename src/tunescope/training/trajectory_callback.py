@@ -33,8 +33,9 @@ class TrajectoryCallback(TrainerCallback):
 
     Works in any transformers.Trainer, on a PreTrainedModel or PeftModel, in SentenceTransformerTrainer, and on a Learner. Training goes on
     bit for bit as without it. The rows are in `rows` and, as of every point, in trajectory.jsonl of the run's folder, which
-    `ts.read_trajectory` reads; the Trainer's loggers get trajectory/<measure>/<place> and trajectory/<kind>/<name>/<metric>. Beside it lie the rows of the start, so
-    that a resumed run is measured against the real start, and at given points ends with the same file as one that was not interrupted.
+    `ts.read_trajectory` reads; the Trainer's loggers get trajectory/<measure>/<place> and trajectory/<kind>/<name>/<metric>. Beside it lie
+    the rows of the start, so that a resumed run is measured against the real start, and at given points ends with the same file as one
+    that was not interrupted.
 
     Args:
         texts: fixed texts: a path, a list of strings, or None for 256 paragraphs of Python's documentation. All of them are read.
@@ -134,8 +135,9 @@ class TrajectoryCallback(TrainerCallback):
         self._warn_dear(cost.share, cost.outcome_share)
         if self._points is None and self._spending.count < 2:
             self._warn(
+                "short",
                 f"a budget of {self._budgets[0]:.0%} left no time to measure in a run of {cost.training:.1f} s (a point takes "
-                f"{self._spending.each:.1f} s); say when (steps=… or epochs=…), raise budget, or give fewer texts"
+                f"{self._spending.each:.1f} s); say when (steps=… or epochs=…), raise budget, or give fewer texts",
             )
 
     def cost(self) -> Cost:
@@ -159,7 +161,7 @@ class TrajectoryCallback(TrainerCallback):
         budget, judging = self._budgets
         self._spending = Spending(budget, at=step)
         self._judging = Spending(judging or (math.inf if self._points else budget), at=step)
-        self._first, self._before, self._warned = step, epoch, False
+        self._first, self._before, self._said = step, epoch, set[str]()
         self._began, self._ended = None, None
         self._spent = 0.0  # seconds of measuring since training began
 
@@ -237,8 +239,8 @@ class TrajectoryCallback(TrainerCallback):
         try:
             rows = self._reading.measured(self._start.rows, self._reading.rows(model), depth)
         except ActivationError as error:  # the run has diverged, and going on is the Trainer's affair
-            rows = self._reading.unmeasured(self._start.rows, depth, str(error))
-            self._warn(f"step {state.global_step:,} was not measured: {error}")
+            rows = self._reading.unmeasured(self._start.identity["places"], depth, str(error))
+            self._warn("geometry", f"step {state.global_step:,} was not measured: {error}")
         self._enter(state, rows)
         names = {f"trajectory/{row['measure']}/{row['where'].replace(' ', '_')}": row["value"] for row in rows}
         return {name: value for name, value in names.items() if value is not None}
@@ -247,7 +249,7 @@ class TrajectoryCallback(TrainerCallback):
         try:
             scores = {key: task.scores(model) for key, task in self._tasks.items()}
         except ActivationError as error:
-            self._warn(f"no outcome was measured at step {state.global_step:,}: {error}")
+            self._warn("outcomes", f"no outcome was measured at step {state.global_step:,}: {error}")
             return {}
         found = [(key, row) for key, task in self._tasks.items() for row in task.outcomes(dict(self._start.scores[key]), scores[key])]
         self._enter(state, [outcome.row() for _, outcome in found])
@@ -281,16 +283,19 @@ class TrajectoryCallback(TrainerCallback):
         budget, judging = self._budgets
         shares = (("geometry", geometry, budget), ("outcomes", outcomes, judging))
         dear = [(what, share, most) for what, share, most in shares if most is not None and share > most]
-        if dear and self._points is not None and not self._warned:
-            self._warned = True
+        if dear and self._points is not None:
             what, share, most = dear[0]
             self._warn(
+                "dear",
                 f"the given points cost {share:.0%} of the training time for {what}, more than the {most:.0%} of its budget; they are "
-                "measured all the same: give fewer points, texts or layers, or leave steps and epochs out to have them spaced by the budget"
+                "measured all the same: give fewer points, texts or layers, or leave steps and epochs out to have them spaced by the budget",
             )
 
-    def _warn(self, message: str) -> None:
-        warnings.warn(message, UserWarning, stacklevel=3)
+    def _warn(self, what: str, message: str) -> None:
+        """Each kind of warning once a run."""
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(message, UserWarning, stacklevel=3)
 
     def _stop_together(self, args: Any, control: Any) -> None:
         """Under torchrun only the main process measures, and all must stop at the same step."""

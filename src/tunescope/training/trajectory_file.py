@@ -68,9 +68,7 @@ def read_trajectory(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(read_rows(folder))
 
 
-def plateau(
-    rows: Iterable[Mapping[str, Any]], *, measure: str = "nps", where: str = "output", tolerance: float = TOLERANCE
-) -> int | None:
+def plateau(rows: Iterable[Mapping[str, Any]], *, measure: str = "nps", where: str = "output", tolerance: float = TOLERANCE) -> int | None:
     """The first step from which the distance to the start grows no further; None while it still does.
 
     That step's `change` is exceeded later by no more than `tolerance` of the largest change, over two later points or more. Steps that

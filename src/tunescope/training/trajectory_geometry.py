@@ -80,7 +80,7 @@ class Reading:
     def measured(self, start: Mapping[str, Tensor], now: Mapping[str, Tensor], depth: int) -> list[Row]:
         """One row a place and measure: value, change and the mean of chance. depth: the number of blocks."""
         found = []
-        for place in start:
+        for place in now:
             rows = Rows.of(start[place], now[place])
             with threads_for(len(rows) * min(rows.x.shape) ** 2):
                 found += [self._row(place, depth, measure, _numbers(measure, rows, self.seed)) for measure in self.measures.values()]
