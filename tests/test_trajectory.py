@@ -29,8 +29,9 @@ from tunescope.texts import Collection, Corpus
 from tunescope.training.objectives import make_objective
 from tunescope.training.objectives.learner import Learner
 from tunescope.training.trajectory_file import Start, write_rows
-from tunescope.training.trajectory_outcomes import StopRule, read_tasks
+from tunescope.training.trajectory_outcomes import read_tasks
 from tunescope.training.trajectory_points import Points, Spending
+from tunescope.training.trajectory_stop import StopRule
 
 STEPS, EACH_EPOCH = 6, 4
 MEASURES = ("nps", "debiased_cka", "relative_drift", "isotropy")
@@ -241,31 +242,59 @@ import conftest
 from test_trajectory import *
 out, resume = Path(sys.argv[1]), sys.argv[2:]
 watch = watching(steps=1, retrieval=collection())
-run(trainer(out, watch, max_steps=30, save_strategy="steps", save_steps=3), **({{"resume_from_checkpoint": resume[0]}} if resume else {{}}))
+run(trainer(out, watch, max_steps=20, save_strategy="steps", save_steps=3), **({{"resume_from_checkpoint": resume[0]}} if resume else {{}}))
+"""
+
+
+def written(program: str, folder: Path) -> Path:
+    path = folder / "program.py"
+    path.write_text(program.format(tests=str(Path(__file__).parent)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_killed_at_a_random_moment_and_resumed_it_ends_with_the_same_files(tmp_path):
+    command = [sys.executable, str(written(PROGRAM, tmp_path))]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=300)
+    for seed in range(3):
+        draw, out = random.Random(seed), tmp_path / f"killed-{seed}"
+        process = subprocess.Popen([*command, str(out)])
+        reached = draw.randint(4, 17)
+        while steps_in(out) < reached:
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(draw.random() / 20)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        whole = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]  # the last file of a checkpoint
+        last = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))
+        subprocess.run([*command, str(out), str(last)], check=True, timeout=300)
+        for name in ("trajectory.jsonl", "checkpoint-20/model.safetensors"):
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+TWO = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import conftest
+from test_trajectory import *
+out = Path(sys.argv[1])
+watch = watching(steps=1, retrieval=collection(), stop="retrieval/planted/ndcg@10: drop>.02")
+made = run(trainer(out, watch, learning_rate=0.2, ddp_backend="gloo", per_device_train_batch_size=4))
+(out / f"rank-{{made.args.process_index}}.json").write_text(json.dumps([made.state.global_step, len(watch.rows), watch.stopped]))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_at_a_random_moment_and_resumed_it_ends_with_the_same_files(tmp_path, seed):
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(tests=str(Path(__file__).parent)), encoding="utf-8")
-    command = [sys.executable, str(program)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=300)
-    out = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(out)])
-    reached = random.Random(seed).randint(5, 25)
-    while steps_in(out) < reached:
-        assert process.poll() is None
-        time.sleep(0.005)
-    time.sleep(random.Random(seed).random() / 20)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    whole = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]  # the last file of a checkpoint
-    last = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))
-    subprocess.run([*command, str(out), str(last)], check=True, timeout=300)
-    for name in ("trajectory.jsonl", "checkpoint-30/model.safetensors"):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+def test_of_two_processes_one_measures_and_both_stop(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*command, str(written(TWO, tmp_path)), str(tmp_path / "run")], check=True, timeout=300)
+    main, other = (json.loads((tmp_path / "run" / f"rank-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
+    assert main[0] == other[0] < STEPS
+    assert main[2] == f"retrieval/planted/ndcg@10: drop>.02 at step {main[0]}"
+    assert (other[1], other[2]) == (0, None)
+    assert len(ts.read_trajectory(tmp_path / "run")) == main[1] > 0
 
 
 def steps_in(out: Path) -> int:
@@ -536,7 +565,7 @@ def test_sentence_transformers_own_trainer(tmp_path):
         start = ts.capture(ts.load_model(model), TOLD, max_length=16)
         data = datasets.Dataset.from_dict({"anchor": sentences(32, seed=4), "positive": sentences(32, seed=5)})
         options = arguments(tmp_path / "run", kind=SentenceTransformerTrainingArguments)
-        heard, watch = Heard(), watching(retrieval=collection(), max_length=16)
+        heard, watch = Heard(), watching(retrieval=collection(), max_length=16, steps=[2, STEPS])
         made = SentenceTransformerTrainer(model=model, args=options, train_dataset=data, callbacks=[heard, watch],
                                           loss=losses.MultipleNegativesRankingLoss(model))  # fmt: skip
         made.train()
@@ -545,8 +574,8 @@ def test_sentence_transformers_own_trainer(tmp_path):
     assert any("trajectory/nps/output" in logs for _, logs in heard.logs)
     assert any("loss" in logs for _, logs in heard.logs)
     row = [row for row in watch.rows if row.get("measure") == "relative_drift" and row["where"] == "output"]
-    assert [one["step"] for one in row] == [0, 2, 3, 5]
-    assert 0 < row[-1]["value"] < 2 * ts.relative_drift(start.sites["output"], now.sites["output"])
+    assert [one["step"] for one in row] == [0, 2, STEPS]
+    assert 0 < row[-1]["value"] == pytest.approx(ts.relative_drift(start.sites["output"], now.sites["output"]), rel=1e-9)
     torch.testing.assert_close(now.sites["output"].norm(dim=1), torch.ones(len(TOLD)))
 
 

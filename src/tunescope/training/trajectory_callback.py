@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 import warnings
@@ -17,13 +16,14 @@ from tunescope.errors import ActivationError, InputError
 from tunescope.folders import writable_folder
 from tunescope.geometry import MEASURES
 from tunescope.models import Model
-from tunescope.outcome import Outcome
 from tunescope.training.trained_model import trained_model
 from tunescope.training.trajectory_file import FILE, GEOMETRY, Row, Start, plateau, read_rows, write_rows
 from tunescope.training.trajectory_geometry import Reading
-from tunescope.training.trajectory_outcomes import StopRule, check_share, folder_of, read_tasks
-from tunescope.training.trajectory_points import Cost, Points, Spending
-from tunescope.training.untouched import untouched
+from tunescope.training.trajectory_log import geometry_logs, log, outcome_logs
+from tunescope.training.trajectory_outcomes import read_tasks
+from tunescope.training.trajectory_points import Cost, Points, Spending, check_share
+from tunescope.training.trajectory_stop import StopRule
+from tunescope.training.untouched import finish, untouched
 
 MEASURED = ("nps", "debiased_cka", "relative_drift")
 
@@ -108,7 +108,7 @@ class TrajectoryCallback(TrainerCallback):
         self._anew(state.global_step, state.epoch or 0.0)
         if state.is_world_process_zero:
             self._model = trained_model(kwargs["model"], self._tokenizer or kwargs.get("processing_class"), args)
-            self._folder = writable_folder(folder_of(self._out, args))
+            self._folder = writable_folder(self._out or args.output_dir)
             self._folder.mkdir(parents=True, exist_ok=True)
             with untouched(self._model.module):
                 self._resume(state) if state.global_step else self._begin(state)
@@ -182,7 +182,7 @@ class TrajectoryCallback(TrainerCallback):
             found = [(key, outcome) for key, task in self._tasks.items() for outcome in task.outcomes(scores[key], scores[key])]
             self._enter(state, [outcome.row() for _, outcome in found])
             self._judging.measured(0, time.perf_counter() - started)
-            self._log(state, None, _outcome_logs(found))
+            log(outcome_logs(found))
         self._start.save(self._folder)
         write_rows(self.rows, self._folder)
 
@@ -217,14 +217,14 @@ class TrajectoryCallback(TrainerCallback):
         return point, self._judging.due(step, **pace)
 
     def _measure(self, model: Model, state: Any, control: Any, *, geometry: bool, outcomes: bool) -> None:
-        _finish(model.device)
+        finish(model.device)
         started = time.perf_counter()
         with untouched(model.module):
             logs = self._geometry(model, state) if geometry else {}
             between = time.perf_counter()
             logs |= self._outcomes(model, state, control) if outcomes else {}
             write_rows(self.rows, self._folder)
-            self._log(state, control, logs)
+            log(logs, control)
         ended = time.perf_counter()
         self._spent += ended - started
         if geometry:
@@ -242,8 +242,7 @@ class TrajectoryCallback(TrainerCallback):
             rows = self._reading.unmeasured(self._start.identity["places"], depth, str(error))
             self._warn("geometry", f"step {state.global_step:,} was not measured: {error}")
         self._enter(state, rows)
-        names = {f"trajectory/{row['measure']}/{row['where'].replace(' ', '_')}": row["value"] for row in rows}
-        return {name: value for name, value in names.items() if value is not None}
+        return geometry_logs(rows)
 
     def _outcomes(self, model: Model, state: Any, control: Any) -> dict[str, float]:
         try:
@@ -256,21 +255,11 @@ class TrajectoryCallback(TrainerCallback):
         if self._rule is not None and any(self._rule.met(key, outcome) for key, outcome in found):
             self.stopped = f"{self._rule.said} at step {state.global_step:,}"
             control.should_training_stop = True
-        return _outcome_logs(found)
+        return outcome_logs(found)
 
     def _enter(self, state: Any, rows: Sequence[Row]) -> None:
         at = {"step": state.global_step, "epoch": state.epoch or 0.0}
         self.rows += [{"kind": row["kind"], **at, **{key: value for key, value in row.items() if key != "kind"}} for row in rows]
-
-    def _log(self, state: Any, control: Any, logs: dict[str, float]) -> None:
-        """Through the Trainer's own `log`, which reaches every logger. Its flag to log the loss at this step is left as it is."""
-        trainer = _trainer()
-        if trainer is None or not logs:
-            return
-        asked = control is not None and control.should_log
-        trainer.log(logs)
-        if asked:
-            control.should_log = True
 
     def _foresee(self, state: Any, points: Points) -> None:
         """Warn once it is clear that the given points will cost more than the budget."""
@@ -288,7 +277,7 @@ class TrajectoryCallback(TrainerCallback):
             self._warn(
                 "dear",
                 f"the given points cost {share:.0%} of the training time for {what}, more than the {most:.0%} of its budget; they are "
-                "measured all the same: give fewer points, texts or layers, or leave steps and epochs out to have them spaced by the budget",
+                "measured all the same: give fewer points, texts or layers, or leave steps and epochs out and the budget spaces them",
             )
 
     def _warn(self, what: str, message: str) -> None:
@@ -304,33 +293,3 @@ class TrajectoryCallback(TrainerCallback):
         flag = torch.tensor([int(control.should_training_stop)], device=args.device)
         torch.distributed.broadcast(flag, src=0)
         control.should_training_stop = bool(flag.item())
-
-
-def _outcome_logs(found: Iterable[tuple[str, Outcome]]) -> dict[str, float]:
-    """The score and what it gained, of the metric that each task is judged by."""
-    logs = {}
-    for key, outcome in found:
-        if outcome.main and outcome.tuned is not None and outcome.delta is not None:
-            logs[f"trajectory/{key}/{outcome.metric}"] = outcome.tuned
-            logs[f"trajectory/{key}/{outcome.metric}_delta"] = outcome.delta
-    return logs
-
-
-def _trainer() -> Any:
-    """The Trainer that is calling. It hands its callbacks the model, the tokenizer and the optimizer but never itself, and only its `log`
-    reaches loggers that stand before this callback in its list; None in a loop that is nobody's Trainer."""
-    from transformers import Trainer
-
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, Trainer):
-            return owner
-        frame = frame.f_back
-    return None
-
-
-def _finish(device: torch.device) -> None:
-    """Wait for work of the training that is under way, which would be counted as measuring."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

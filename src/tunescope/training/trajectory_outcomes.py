@@ -1,12 +1,9 @@
-"""Good or bad on the way: each task's scores now, paired item by item with those of the start, and the rule that stops a run by them."""
+"""Good or bad on the way: each task's scores now, paired item by item with those of the start."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,6 @@ from torch import Tensor
 from tunescope.activations import capture
 from tunescope.activations.taps import layer_name
 from tunescope.errors import InputError
-from tunescope.geometry import MEASURES
 from tunescope.models import Model
 from tunescope.outcome import Outcome
 from tunescope.outcome.embedding import Reading as Vectorising
@@ -34,7 +30,6 @@ from tunescope.texts.labelled import Labelled, labelled
 MARGIN = 0.01
 PROBES = {"accuracy": "strong", "accuracy_weak": "weak"}  # metric -> protocol, the first one judged by
 _RANKED = 1000
-_RULE = re.compile(r"\s*(?P<of>[^\s].*?)\s*:\s*(?:(?P<worse>worse)|drop\s*>\s*(?P<drop>\d*\.?\d+))\s*")
 
 Scores = dict[str, Tensor]  # metric -> (items,)
 
@@ -146,59 +141,3 @@ def read_tasks(
     if len(tasks) < len(found):
         raise InputError(f"two outcomes of one name were asked for ({', '.join(f'{t.kind}/{t.name}' for t in found)}); name them apart")
     return tasks
-
-
-@dataclass(frozen=True)
-class StopRule:
-    """When a run is to stop: an outcome, and a drop that is shown ("worse", by its paired verdict and beyond the margin) or of a size."""
-
-    said: str
-    task: str
-    metric: str
-    drop: float | None
-
-    @classmethod
-    def of(cls, said: str, tasks: dict[str, Task]) -> StopRule:
-        """From "kind/name/metric: worse" or "kind/name/metric: drop>.02".
-
-        Raises: InputError for what is no such rule, for a rule on geometry, and for an outcome that is not measured.
-        """
-        known = [f"{key}/{metric}" for key, task in tasks.items() for metric in task.metrics]
-        asked = re.split(r"[/=<>:\s]", said.strip())
-        if {"geometry", "trajectory"} & set(asked[:1]) or any(part in MEASURES for part in asked):
-            raise InputError(
-                f"stop='{said}' asked for; geometry says how far a model has moved and not whether that was good, so no run stops by it: "
-                f"name an outcome, {_named(known)}"
-            )
-        match = _RULE.fullmatch(said)
-        if match is None:
-            raise InputError(f"stop='{said}' asked for; write 'kind/name/metric: worse' or 'kind/name/metric: drop>.02', {_named(known)}")
-        if match["of"] not in known:
-            raise InputError(f"stop='{said}' asked for, and '{match['of']}' is not measured; {_named(known)}")
-        task, _, metric = match["of"].rpartition("/")
-        return cls(said, task, metric, None if match["worse"] else float(match["drop"]))
-
-    def met(self, task: str, outcome: Outcome) -> bool:
-        """Whether this outcome, of that task, says stop."""
-        if (task, outcome.metric) != (self.task, self.metric) or outcome.delta is None:
-            return False
-        lost = -outcome.delta if outcome.higher_is_better else outcome.delta
-        return lost > self.drop if self.drop is not None else outcome.verdict == "worse" and lost > outcome.margin
-
-
-def _named(known: Sequence[str]) -> str:
-    return f"one of {', '.join(known)}" if known else "which needs retrieval=… or labels=…"
-
-
-def check_share(name: str, value: float | None) -> None:
-    """Raise InputError for a budget that is no share of the training time above 0; infinity is no limit."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isnan(value)):
-        raise InputError(f"{name}={value!r} asked for; give a share of the training time above 0, such as .05, or math.inf for no limit")
-
-
-def folder_of(out: str | Path | None, args: Any) -> str:
-    """Where a run's trajectory goes: `out`, else the Trainer's own folder. Raises InputError where there is neither."""
-    chosen = out or getattr(args, "output_dir", None)
-    if not chosen:
-        raise InputError("the Trainer has no output_dir to write a trajectory to; give TrajectoryCallback(out=…)")
-    return str(chosen)

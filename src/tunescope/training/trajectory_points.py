@@ -92,6 +92,12 @@ class Spending:
         return left >= 1 and (step - self.at) * left >= last - self.at
 
 
+def check_share(name: str, value: float | None) -> None:
+    """Raise InputError for a budget that is no share of the training time above 0; infinity is no limit."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isnan(value)):
+        raise InputError(f"{name}={value!r} asked for; give a share of the training time above 0, such as .05, or math.inf for no limit")
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a trajectory cost so far, in this session: seconds of training alone, of geometry and of outcomes, and how often each."""

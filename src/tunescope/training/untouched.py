@@ -26,3 +26,9 @@ def untouched(module: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(array)
+
+
+def finish(device: torch.device) -> None:
+    """Wait for work of the training that is under way, which would be counted as measuring."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
