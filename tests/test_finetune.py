@@ -194,6 +194,22 @@ def test_objectives_on_texts_take_both_sides_of_pairs(bert):
     assert run.record["spec"]["data"]["items"]["count"] == len({text for pair in PAIRS for text in pair})
 
 
+def test_the_way_is_measured_at_the_checkpoints(bert, tmp_path):
+    watched = {"texts": TEXTS * 3, "measures": ("cka", "nps")}
+    run = run_of(bert, out=tmp_path / "run", checkpoints=[3], trajectory=watched)
+    rows = run.trajectory.query("kind == 'geometry' and measure == 'cka' and where == 'output'").set_index("step")["value"]
+    assert list(rows.index) == [0, 3, 6]
+    start, middle = (ts.capture(run.checkpoint(step), TEXTS * 3, max_length=64).sites["output"] for step in (0, 3))
+    assert rows[0] == 1
+    assert rows[3] == pytest.approx(ts.cka(start, middle), abs=1e-6)
+    same = run_of(bert, checkpoints=[3])
+    assert same.model.identity()["weights_sha256"] == run.model.identity()["weights_sha256"]
+    assert ts.read_trajectory(tmp_path / "run").equals(run.trajectory)
+    level = float(rows[3])
+    found = ts.match(str(tmp_path / "run"), str(tmp_path / "run"), measure="cka", at=level)
+    assert found.a.at == pytest.approx(3)
+
+
 # The order of items
 
 
@@ -237,7 +253,12 @@ class Stop(TrainerCallback):
 
 @pytest.mark.parametrize(
     ("update", "more"),
-    [("lora", {}), ("uniform", {}), ("lora+equal-step", {"tau": 1e-3}), ("lora", {"settings": {"head": "fitted"}, "fit_batches": 5})],
+    [
+        ("lora", {"trajectory": {"texts": TEXTS * 3, "measures": ("nps",)}}),
+        ("uniform", {}),
+        ("lora+equal-step", {"tau": 1e-3}),
+        ("lora", {"settings": {"head": "fitted"}, "fit_batches": 5}),
+    ],
 )
 def test_a_run_goes_on_exactly_where_it_stopped(bert, tmp_path, update, more):
     asked = {"update": update, "steps": 12, "checkpoints": [4, 9], "seed": 5, "epochs": None} | more

@@ -20,13 +20,14 @@ from tunescope.identity import versions
 from tunescope.models.quiet import quietly
 from tunescope.training.objectives import Learner
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
-from tunescope.training.run.folder import LOSSES, STEPS, RunFolder
+from tunescope.training.run.folder import LOSSES, STEPS, TRAJECTORY, RunFolder
 from tunescope.training.run.keeping import Progress, RunKeeping, write_trained
 from tunescope.training.run.request import Request
 from tunescope.training.run.result import Run, load_run
 from tunescope.training.run.setup import RunSetup, fit_drawn_head, mark, own_model, set_up
 from tunescope.training.run.spec import RunSpec
 from tunescope.training.run.trainer import RunTrainer, trainer_arguments
+from tunescope.training.trajectory_callback import TrajectoryCallback
 
 MODEL_DRAFT = ".model"  # where the final model is written before it is moved up
 SNAPSHOTS = 20  # of a run, at least, so that little is lost when it is stopped
@@ -54,6 +55,7 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
     spec = request.spec(model, data, ranks.num_processes)
     learner = set_up(model, request.objective, request.schedule, seed=request.seed, max_length=request.max_length)
     _try_reading(learner, data, order, request)
+    watching = _watching(request, spec, folder)
     record = _record(spec, learner, request)
     snapshot = _go_on(folder, spec) if resume else None
     ranks.wait_for_everyone()  # before anybody writes what others look for
@@ -71,7 +73,7 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
     arguments = trainer_arguments(folder.snapshots, request.schedule, spec, device=device, log_to=list(around.log_to), more=more)
     trainer = RunTrainer(setup, data, order, arguments, tau=request.tau)
     keeping = RunKeeping(trainer, folder, checkpoints=spec.checkpoints, every=_every(spec), progress=around.progress)
-    for callback in (keeping, *around.callbacks):
+    for callback in (keeping, *watching, *around.callbacks):
         trainer.add_callback(callback)
     with quietly(), _as_it_was(model.module):
         trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
@@ -83,6 +85,13 @@ def _try_reading(learner: Learner, data: RunData, order: RunOrder, request: Requ
     """One batch made and thrown away: what cannot be read is said before anything is written."""
     rows = [data[place] for place in islice(order, request.schedule.batch_size)]
     RunCollator(learner, seed=request.seed)(rows)
+
+
+def _watching(request: Request, spec: RunSpec, folder: RunFolder) -> list[TrajectoryCallback]:
+    """The callback that measures at the checkpoints, where one is asked for."""
+    if request.trajectory is None:
+        return []
+    return [TrajectoryCallback(steps=[step for step in spec.checkpoints if step], out=folder.path, **request.trajectory)]
 
 
 def _go_on(folder: RunFolder, spec: RunSpec) -> Path | None:
@@ -165,5 +174,4 @@ def _finish(setup: RunSetup, folder: RunFolder, record: dict[str, Any], *, main:
         folder.clear_snapshots()
     PartialState().wait_for_everyone()
     setup.learner.requires_grad_(False)
-    trainer_rows = folder.rows(LOSSES), folder.rows(STEPS)
-    return Run(setup.tuned, folder.record(), *trainer_rows, folder.path)
+    return Run(setup.tuned, folder.record(), folder.rows(LOSSES), folder.rows(STEPS), folder.rows(TRAJECTORY), folder.path)

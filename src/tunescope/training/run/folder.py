@@ -24,7 +24,7 @@ from tunescope.errors import FormatError, InputError, OutputError
 from tunescope.folders import writable_folder
 
 SCHEMA = "tunescope.run/1"
-RUN, LOSSES, STEPS, REPORT = "run.json", "losses.jsonl", "steps.jsonl", "report.html"
+RUN, LOSSES, STEPS, TRAJECTORY, REPORT = "run.json", "losses.jsonl", "steps.jsonl", "trajectory.jsonl", "report.html"
 CHECKPOINTS, CHECKPOINT, SNAPSHOTS = "checkpoints", "checkpoint.json", ".resume"
 PAIRED = "paired"  # the run that τ was taken from, where it was made for this one
 _DRAFT = ".part"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunescope.errors import InputError, NotEnoughRows
 from tunescope.models import Model, load_model
-from tunescope.training.run.folder import LOSSES, STEPS, RunFolder
+from tunescope.training.run.folder import LOSSES, STEPS, TRAJECTORY, RunFolder
 from tunescope.training.step_sizes import MOVED
 
 if TYPE_CHECKING:
@@ -21,13 +21,14 @@ class Run:
     """A model that was moved by an objective under an update rule, and how that went.
 
     model: as the run left it. record: what run.json says. loss_rows, step_rows: a row a step, and a row a step and group of tensors.
-    folder: None for a run that was kept in memory.
+    trajectory_rows: a row a number that was measured on the way. folder: None for a run that was kept in memory.
     """
 
     model: Model
     record: dict[str, Any]
     loss_rows: list[dict[str, Any]] = field(repr=False)
     step_rows: list[dict[str, Any]] = field(repr=False)
+    trajectory_rows: list[dict[str, Any]] = field(repr=False)
     folder: Path | None = None
 
     @property
@@ -43,6 +44,13 @@ class Run:
         import pandas
 
         return pandas.DataFrame(self.step_rows)
+
+    @property
+    def trajectory(self) -> pandas.DataFrame:
+        """The distance from the start and the outcomes at every checkpoint, as `ts.read_trajectory` has them; empty without any."""
+        import pandas
+
+        return pandas.DataFrame(self.trajectory_rows)
 
     @property
     def tau(self) -> float:
@@ -68,7 +76,7 @@ def load_run(folder: str | Path) -> Run:
     record = found.record()
     if not record["finished"]:
         raise InputError(f"the run in '{folder}' is not finished; go on with tunescope tune … --resume")
-    return Run(load_model(str(folder)), record, found.rows(LOSSES), found.rows(STEPS), Path(folder))
+    return Run(load_model(str(folder)), record, found.rows(LOSSES), found.rows(STEPS), found.rows(TRAJECTORY), Path(folder))
 
 
 def read_tau(folder: str | Path) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tunescope.errors import InputError, UnknownName
@@ -93,7 +93,6 @@ class RunSpec:
     trains_drawn_head: bool
     fit_head_steps: int
     processes: int = 1
-    trajectory: dict[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
