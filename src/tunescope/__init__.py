@@ -49,6 +49,7 @@ _HOME = {
     "mutual_knn": "geometry.front",
     "nps": "geometry.front",
     "nps_curve": "geometry.front",
+    "objective_distance": "comparison.objective_distances",
     "partition_ratio": "geometry.front",
     "perturb": "training",
     "perturb_to": "training",

@@ -87,7 +87,7 @@ def _heard() -> Iterator[None]:
 def _stamp(out: Path) -> int | None:
     """When the result in the folder was put there."""
     times = []
-    for name in ("comparison.json", "weights.json", "perturbation.json"):
+    for name in ("comparison.json", "weights.json", "perturbation.json", "distance.json"):
         with suppress(OSError):
             times.append((out / name).stat().st_mtime_ns)
     return max(times, default=None)

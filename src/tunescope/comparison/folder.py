@@ -12,7 +12,8 @@ from pathlib import Path
 from tunescope.errors import OutputError
 from tunescope.folders import DRAFT, drafted, writable_folder
 
-RESULTS = {"comparison.json": "tunescope.comparison/", "weights.json": "tunescope.weights/"}  # each says whose folder it is
+# each says whose folder it is
+RESULTS = {"comparison.json": "tunescope.comparison/", "weights.json": "tunescope.weights/", "distance.json": "tunescope.distance/"}
 OURS = {*RESULTS, "report.html", "records.jsonl", "figures"}
 FIGURES = (
     "cross_layer",

@@ -46,7 +46,11 @@ def charts(payload: reading.Payload, *, width: int | str = "container") -> dict[
         draw["representation_change"] = functools.partial(representation_change, payload)
     if reading.comparing(payload):
         draw |= {f"elsewhere_{order}": functools.partial(elsewhere_chart, payload, order) for order in range(len(panels(payload)))}
-    draw |= outcome_section.drawings(payload)
+    return finished(draw | outcome_section.drawings(payload), width)
+
+
+def finished(draw: dict[str, Callable[[Tables], Any]], width: int | str = "container") -> dict[str, dict]:
+    """The drawings by name as Vega-Lite dicts, without those that have nothing to show."""
     with debug_mode(False):  # the schema was checked when the chart was written, and takes as long as drawing it
         made = {name: _finish(drawing, width) for name, drawing in draw.items()}
     return {name: spec for name, spec in made.items() if spec}

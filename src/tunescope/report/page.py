@@ -19,16 +19,20 @@ def render(payload: reading.Payload) -> str:
 
     The page makes no request: a content security policy forbids them all, and the chart library travels inside.
     """
-    import jinja2
-
     from tunescope.report import charts
 
     payload = reading.printable(payload)
     drawn = charts.charts(payload)
+    return filled("page.html.j2", _view(payload, drawn), drawn)
+
+
+def filled(template: str, view: dict[str, Any], drawn: dict[str, dict]) -> str:
+    """A template of this package with what it prints, its charts, and the furniture of every page."""
+    import jinja2
+
     loader = jinja2.FunctionLoader(_asset)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    template = environment.get_template("page.html.j2")
-    return template.render(**_view(payload, drawn), **_furniture(drawn))
+    return environment.get_template(template).render(**view, **_furniture(drawn))
 
 
 def script_json(value: Any) -> str:

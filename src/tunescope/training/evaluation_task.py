@@ -99,7 +99,7 @@ def _read(task: str | Path) -> Collection | Labelled:
 
 def _retrieval(found: Collection, objective: Contrastive, items: int, seed: int) -> EvaluationTask:
     """One query a passage: a passage that two queries share would be a negative of its own."""
-    documents, chosen = dict(zip(found.doc_ids, found.doc_texts, strict=True)), {}
+    documents, chosen = dict(zip(found.doc_ids, found.doc_texts, strict=True)), dict[str, tuple[str, str]]()
     for id, text in zip(found.query_ids, found.query_texts, strict=True):
         grades = found.qrels[id]
         best = max(grades, key=grades.__getitem__)

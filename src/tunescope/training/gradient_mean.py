@@ -17,9 +17,9 @@ FLIPS = 999
 class GradientMean:
     """What is to be known of n gradient rows gᵢ before their mean ḡ is compared with another.
 
-    norm, norm_sd: of |gᵢ| over items, in loss a unit of state. coherence: |ḡ| / √(mean |gᵢ − ḡ|²). chance: the same when every row has a
-    random sign, 1/√(n − 1). p: share of 999 random signings with |Σ sᵢgᵢ| ≥ |Σ gᵢ| (itself counted, so never 0), the sign-flip test that the
-    mean is 0; total_p and total_coherence: of the sums over tokens. nonzero: share of rows that are not 0 everywhere.
+    norm, norm_sd: of |gᵢ| over items, in loss a unit of state. coherence: |ḡ| / √(mean |gᵢ − ḡ|²). chance: the same when every row has
+    a random sign, 1/√(n − 1). p: share of 999 random signings with |Σ sᵢgᵢ| ≥ |Σ gᵢ| (itself counted, so never 0), the sign-flip test that
+    the mean is 0; total_p and total_coherence: of the sums over tokens. nonzero: share of rows that are not 0 everywhere.
     """
 
     norm: float
@@ -61,8 +61,8 @@ class GradientMean:
     def row(self) -> dict[str, Any]:
         """JSON-able."""
         own, total = (value if value < float("inf") else None for value in (self.coherence, self.total_coherence))
-        return {"norm": self.norm, "norm_sd": self.norm_sd, "coherence": own, "coherence_chance": self.chance, "p": self.p,
-                "total_coherence": total, "total_p": self.total_p, "level": self.level, "noise": self.noise, "nonzero": self.nonzero}  # fmt: skip
+        plain = {name: getattr(self, name) for name in ("norm", "norm_sd", "p", "total_p", "level", "noise", "nonzero")}
+        return plain | {"coherence": own, "total_coherence": total, "coherence_chance": self.chance}
 
     def refusal(self, name: str) -> str:
         """Why a cosine of this mean would say nothing, in words."""
@@ -70,8 +70,8 @@ class GradientMean:
         size, p = (self.coherence, self.p) if of_rows else (self.total_coherence, self.total_p)
         why = "" if of_rows else "summed over tokens its rows cancel out, and what is left in their mean is that short texts weigh more: "
         return (
-            f"the mean gradient of {name} is noise: {why}its size is {size:.2g} of the rows' spread where random signs give {self.chance:.2g} "
-            f"(p = {p:.2g}, level {self.level:g})"
+            f"the mean gradient of {name} is noise: {why}its size is {size:.2g} of the rows' spread where random signs give "
+            f"{self.chance:.2g} (p = {p:.2g}, level {self.level:g})"
         )
 
 

@@ -91,7 +91,8 @@ class DistanceRequest:
                 )
             except (InputError, ModelError, TextsError) as error:
                 if objective is self.reference:
-                    raise type(error)(f"the reference, {self.why}, cannot be taken here: {error}; or compare with another (--reference)") from error
+                    what = f"{objective.name}, {self.why}, is what to measure from and cannot be taken here: {error}"
+                    raise type(error)(f"{what}; or measure from another (--reference)") from error
                 refused[objective.name] = str(error)
         if len(found) < 2 and refused:
             said = "; ".join(refused.values())
@@ -191,16 +192,15 @@ def _made(objective: str | Objective, settings: Mapping[str, Mapping[str, Any]],
 def _reference(model: Model, asked: str | Objective | None) -> tuple[str | Objective, str]:
     """The objective to measure from, and where it is from."""
     if asked is not None:
-        return asked, f"{asked if isinstance(asked, str) else asked.name} as asked for"
+        return asked, "as asked for"
     stated = model.pretraining
     name = next((part for part in stated.split("+") if part in OBJECTIVES), None)
     if name is None:
         known = ", ".join(OBJECTIVES)
         what = "is unknown" if stated == UNKNOWN else f"is {stated}, which is no objective here"
         raise InputError(f"what '{model.name}' was pretrained with {what}; name the objective to measure from (--reference): {known}")
-    return name, f"the pretraining objective of '{model.name}'" + (f" ({stated})" if stated != name else f", {name}")
+    return name, "what it was pretrained with" if stated == name else f"of what it was pretrained with ({stated})"
 
 
 def _warnings(model: Model, items: ObjectiveItems) -> tuple[str, ...]:
-    sampled = [] if items.total == len(items) else [f"{len(items):,} of {items.total:,} {items.kind} were read, chosen by hash with seed {items.seed}"]
-    return (*model.warnings, *items.warnings, *sampled)
+    return (*model.warnings, *items.warnings)

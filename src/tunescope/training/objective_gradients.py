@@ -79,7 +79,8 @@ class _Total:
     def __init__(self, n: int, width: int, weights: dict[str, nn.Parameter]):
         self.rows, self.totals, self.wanted = torch.zeros(n, width), torch.zeros(n, width), weights
         self.weights: Weights = {name: torch.zeros_like(parameter, dtype=torch.float32) for name, parameter in weights.items()}
-        self.count, self.loss, self.said, self.batches = 0.0, 0.0, {}, 0
+        self.count, self.loss, self.batches = 0.0, 0.0, 0
+        self.said: dict[str, float] = {}
 
     def add(self, loss: Loss, passes: list[Pass], owners: Tensor, places: Sequence[int]) -> None:
         count = float(len(owners) if loss.weights is None else loss.weights.sum())
