@@ -26,6 +26,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "reference": payload["reference"]["name"], "rows": [words.cells(row) for row in words.measured(payload)],
         "refused": [{"name": name, "why": why} for name, why in words.refusals(payload)],
         "noise": words.noise(payload), "agreement": words.agreement(payload), "drawn": set(drawn),
+        "projected": "; ".join(words.projections(payload)),
         "measures": [{"name": name, "title": title} for name, title in payload["distances"].items()],
         "task": _task(payload, drawn), "identity": provenance.identity(base, {}), "kept": provenance.kept(payload),
         "footer": f"Written by tunescope {payload['tunescope']} on {payload['created'][:16].replace('T', ' ')}. "

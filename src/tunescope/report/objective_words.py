@@ -94,7 +94,6 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
         "null": three(main["null"]) if not row["is_reference"] else "",
         **{name: "noise" if found[name]["reason"] else three(found[name]["value"]) for name in SHOWN},
         **{f"{name}_interval": "" if row["is_reference"] else _between(found[name]) for name in SHOWN},
-        **{name: _projected(found[name]) for name in PROJECTED},
         "loss": three(row["loss"]), "norm": two_digits(gradient["norm"]), "norm_sd": two_digits(gradient["norm_sd"]),
         "coherence": three(gradient["coherence"]), "total_coherence": three(gradient["total_coherence"]),
         "chance": three(gradient["coherence_chance"]), "p": three(max(gradient["p"], gradient["total_p"])),
@@ -107,10 +106,14 @@ def _between(found: dict[str, Any]) -> str:
     return "" if found["low"] is None else interval(found["low"], found["high"])
 
 
-def _projected(found: dict[str, Any]) -> str:
-    if found["value"] is None:
-        return "noise" if "noise" in str(found["reason"]) else MISSING
-    return three(found["value"]) + (f" ± {three(found['spread'])}" if found["spread"] else "")
+def projections(payload: reading.Payload) -> list[str]:
+    """The cosines after random projections, an objective each, where there are any."""
+    said = []
+    for row in measured(payload):
+        found = [(name.removeprefix("cosine_"), row["distances"][name]) for name in PROJECTED]
+        parts = [f"{three(each['value'])} ± {three(each['spread'])} in {width} dimensions" for width, each in found if each["spread"]]
+        said += [f"{row['name']} {', '.join(parts)}"] if parts else []
+    return said
 
 
 def made(row: dict[str, Any]) -> str:
