@@ -26,7 +26,7 @@ def distance(
     pairs: Annotated[
         str | None,
         typer.Option(
-            "--pairs", "-p", metavar="FILE", show_default=False,
+            "--pairs", metavar="FILE", show_default=False,
             help="Queries and their passages (tsv, csv, jsonl, parquet), in place of --texts: every objective then reads their texts.",
         ),
     ] = None,
