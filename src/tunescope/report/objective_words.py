@@ -135,7 +135,7 @@ def alignment_rows(payload: reading.Payload) -> list[dict[str, Any]]:
 
 
 def alignment_cells(cell: dict[str, Any]) -> dict[str, str]:
-    beyond = {"above": "toward the task", "below": "away from it", "within": "as when shuffled"}
+    beyond = {"above": "more than shuffled", "below": "less than shuffled", "within": "as when shuffled"}
     between = f"[{signed(cell['low'])}, {signed(cell['high'])}]" if cell["low"] is not None else MISSING
     shown = beyond.get(cell["beyond"], cell["reason"] or MISSING)
     return {"where": cell["where"], "cosine": signed(cell["cosine"]), "floor": signed(cell["floor"]), "between": between, "shown": shown}
