@@ -17,7 +17,7 @@ from tunescope.models.families import FAMILIES
 from tunescope.models.inputs import check_type
 from tunescope.models.output import OutputHead
 from tunescope.models.placement import DeviceMap
-from tunescope.models.quantised import check_method, method_of
+from tunescope.models.quantised import check_method, method_of, packing
 from tunescope.models.quiet import quietly
 from tunescope.models.sources import Folder, read_json
 from tunescope.models.weights import check_finite, check_weight_files
@@ -28,7 +28,13 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.jso
 
 
 def load_body(
-    folder: Folder, *, device: str, dtype: str, trust_remote_code: bool, device_map: DeviceMap | None = None
+    folder: Folder,
+    *,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    device_map: DeviceMap | None = None,
+    quantise: str | None = None,
 ) -> tuple[nn.Module, Anatomy, OutputHead, list[str]]:
     """The body in `folder`, its anatomy, the output head its own weights declare, and warnings.
 
@@ -37,8 +43,9 @@ def load_body(
     """
     quantised = method_of(read_json(folder.body / "config.json"))
     check_method(quantised, name=folder.name)
-    placed = device_map or ({"": device} if quantised else None)  # packed weights are made on their device and stay there
     config = read_config(folder, trust_remote_code)
+    packed = packing(quantise, declared=quantised, name=folder.name, dtype=dtype, family=config.model_type)
+    placed = device_map or ({"": device} if quantised or packed else None)  # packed weights are made on their device and stay there
     check_type(config, name=folder.name)
     check_weight_files(folder.body, asked=folder.name)
     loader = next((getattr(transformers, name) for name in getattr(config, "architectures", None) or () if name in _WHOLE), AutoModel)
@@ -52,6 +59,7 @@ def load_body(
                 output_loading_info=True,
                 trust_remote_code=trust_remote_code,
                 **({"device_map": placed} if placed else {}),
+                **({"quantization_config": packed} if packed else {}),
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, ImportError) as error:
         reason = _first_line(error)
@@ -61,6 +69,8 @@ def load_body(
     _check_complete(module, body, info, folder)
     check_finite(body.state_dict(), name=folder.name)
     warned = _left_out_blocks(info, anatomy, folder)
+    if packed:
+        warned.append(f"'{folder.name}' was packed to {quantise} as it was read: what is measured is the packed model")
     if body is not module and getattr(config, "is_encoder_decoder", False):
         warned.append(f"'{folder.name}' is an encoder-decoder: its encoder is read, its decoder is not")
     elif body is not module and hasattr(module, "vision_model"):

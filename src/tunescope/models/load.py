@@ -20,6 +20,7 @@ from tunescope.models.objects import derived_warning, from_object
 from tunescope.models.output import read_output
 from tunescope.models.placement import check_in_memory, device_here, read_device_map
 from tunescope.models.pretraining import UNKNOWN, check_pretraining, pretraining_of
+from tunescope.models.quantised import check_asked
 from tunescope.models.sources import Folder, find_folder, read_json
 from tunescope.models.weights import check_finite, hash_tensors
 
@@ -39,6 +40,7 @@ def load_model(
     adapter: str | None = None,
     pretraining: str | None = None,
     device_map: Any = None,
+    quantise: str | None = None,
 ) -> Model:
     """Load one model.
 
@@ -48,12 +50,15 @@ def load_model(
     adapter: which one of a folder or PeftModel that holds several; by default the one at the folder's top, or the one that is active.
     pretraining: the checkpoint's objective ("mlm+nsp", "causal-lm", "unknown"); by default from the table of known checkpoints.
     device_map: how `from_pretrained` spreads the weights, instead of device: "auto", "balanced", "sequential", a device, or {module: device
-    or "disk"}; such a model is never moved, and what is on the disk is read as it is needed.
+    or "disk"}; such a model is never moved, and what is on the disk is read as it is needed. quantise: "4bit" packs the linear layers as they
+    are read, for LoRA on a base too large otherwise (QLoRA); needs bitsandbytes. Checkpoints that are quantised already need it not.
 
     Raises ModelError (no such model, not a model, damaged, does not fit), UnsafeWeights (only a pickle), AdapterError,
-    DeviceError, UnknownName (dtype, device_map), InputError, ActivationError (NaN or Inf in the weights).
+    DeviceError, UnknownName (dtype, device_map, quantise), InputError, ActivationError (NaN or Inf in the weights).
     """
-    options, declared = _options(device, dtype, trust_remote_code, device_map), pretraining and check_pretraining(pretraining)
+    check_asked(quantise, source)
+    options = _options(device, dtype, trust_remote_code, device_map, quantise)
+    declared = pretraining and check_pretraining(pretraining)
     if isinstance(source, str | Path) or adapter is None:
         loaded = _load(_find(source, revision, options, adapter=adapter), options, name=name)
     else:
@@ -81,7 +86,8 @@ def load_pair(
 
     Raises as `load_model`, and InputError when base is None and cannot be read off tuned.
     """
-    options, declared = _options(device, dtype, trust_remote_code, device_map), pretraining and check_pretraining(pretraining)
+    options = _options(device, dtype, trust_remote_code, device_map)
+    declared = pretraining and check_pretraining(pretraining)
     pair = _load_pair(base, _find(tuned, tuned_revision, options), options, revision=revision)
     if declared is None:
         return pair
@@ -245,8 +251,8 @@ def _other_base(files: AdapterFiles, base: Any) -> list[str]:
     return [f"the adapter '{files.name}' names '{files.base}' as its base; '{base.name}' was given and fits by name and shape"]
 
 
-def _options(device: str, dtype: str, trust_remote_code: bool, device_map: Any) -> dict:
+def _options(device: str, dtype: str, trust_remote_code: bool, device_map: Any, quantise: str | None = None) -> dict:
     if dtype not in DTYPES:
         raise UnknownName("dtype", dtype, DTYPES)
     placed = read_device_map(device_map, device=device)
-    return {"device": device_here(device), "dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": placed}
+    return {"device": device_here(device), "dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": placed, "quantise": quantise}

@@ -22,7 +22,7 @@ from tunescope.models.adapters import adapter_tensors
 from tunescope.models.anatomy import text_body
 from tunescope.models.output import Normalize
 from tunescope.models.placement import check_in_memory
-from tunescope.models.quantised import method_of
+from tunescope.models.quantised import is_packed, method_of
 from tunescope.models.quiet import quietly
 from tunescope.models.sources import Folder, read_json
 from tunescope.models.weights import ADAPTER_FILES
@@ -64,6 +64,8 @@ def _body_path(model: Model) -> Path:
 
 def _whole(model: Model) -> tuple[PreTrainedModel, set[str]]:
     """The model with its task head, as the base has it, and the names of what the base's checkpoint does not hold."""
+    if is_packed(model.module):
+        raise ModelError(f"the weights of '{model.name}' are packed, and moved ones cannot be packed again; give it unquantised")
     if isinstance(model.origin, Folder):
         return _loaded(model.origin, model.dtype)
     whole: Any = copy.deepcopy(model.peft).unload() if model.peft is not None else model.origin

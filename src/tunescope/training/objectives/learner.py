@@ -16,6 +16,7 @@ from tunescope.activations.capture import forward_arguments
 from tunescope.activations.pooling import pooler
 from tunescope.errors import InputError, ModelError
 from tunescope.models.model import Model, evaluating
+from tunescope.models.quantised import unpacked
 from tunescope.models.rwkv import unscaled
 from tunescope.training.objectives.base import Batch, Loss, Objective
 from tunescope.training.objectives.embedding import DEPLOYED
@@ -95,7 +96,7 @@ class Learner(nn.Module):
         """One pass of the body. rows (b,): the item each row is made of, by default its place. segments (b, t): token types."""
         rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
         types = {} if segments is None else {"token_type_ids": segments}
-        with unscaled(self.body, name=self.model.name), self._last_block(mask, rows):
+        with self._untouched(self.body), self._last_block(mask, rows):
             out = self.body(input_ids=ids, attention_mask=mask, **types, **forward_arguments(self.model))
         return States(out[0], mask, getattr(out, "pooler_output", None))
 
@@ -107,7 +108,7 @@ class Learner(nn.Module):
 
     def read_steady(self, ids: Tensor, mask: Tensor) -> States:
         """A pass without dropout and unwatched, with gradients: what the model says, not a draw of it."""
-        with evaluating(self.body), unscaled(self.body, name=self.model.name):
+        with evaluating(self.body), self._untouched(self.body):
             return States(self.body(input_ids=ids, attention_mask=mask, **forward_arguments(self.model))[0], mask)
 
     @torch.no_grad()
@@ -116,7 +117,7 @@ class Learner(nn.Module):
         start = self._start[0]
         start.body.to(ids.device)
         start.heads.to(ids.device)
-        with unscaled(start.body, name=self.model.name):
+        with self._untouched(start.body):
             return States(start.body(input_ids=ids, attention_mask=mask, **forward_arguments(self.model))[0], mask), start.heads
 
     @contextmanager
@@ -136,6 +137,12 @@ class Learner(nn.Module):
     def watched(self) -> bool:
         """Whether passes are kept, so that none may be computed a second time."""
         return self._watched is not None
+
+    @contextmanager
+    def _untouched(self, body: nn.Module) -> Iterator[None]:
+        """No forward inside the block writes to the weights of `body`."""
+        with unscaled(body, name=self.model.name), unpacked(body):
+            yield
 
     @contextmanager
     def _last_block(self, mask: Tensor, rows: Tensor) -> Iterator[None]:
