@@ -50,8 +50,9 @@ def load_model(
     adapter: which one of a folder or PeftModel that holds several; by default the one at the folder's top, or the one that is active.
     pretraining: the checkpoint's objective ("mlm+nsp", "causal-lm", "unknown"); by default from the table of known checkpoints.
     device_map: how `from_pretrained` spreads the weights, instead of device: "auto", "balanced", "sequential", a device, or {module: device
-    or "disk"}; such a model is never moved, and what is on the disk is read as it is needed. quantise: "4bit" packs the linear layers as they
-    are read, for LoRA on a base too large otherwise (QLoRA); needs bitsandbytes. Checkpoints that are quantised already need it not.
+    or "disk"}; such a model is never moved, and what is on the disk is read as it is needed.
+    quantise: "4bit" packs the linear layers as they are read, for LoRA on a base that is too large otherwise (QLoRA); needs bitsandbytes. A
+    checkpoint that is quantised already is read as it is.
 
     Raises ModelError (no such model, not a model, damaged, does not fit), UnsafeWeights (only a pickle), AdapterError,
     DeviceError, UnknownName (dtype, device_map, quantise), InputError, ActivationError (NaN or Inf in the weights).
@@ -255,4 +256,5 @@ def _options(device: str, dtype: str, trust_remote_code: bool, device_map: Any, 
     if dtype not in DTYPES:
         raise UnknownName("dtype", dtype, DTYPES)
     placed = read_device_map(device_map, device=device)
-    return {"device": device_here(device), "dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": placed, "quantise": quantise}
+    where = {"device": device_here(device), "device_map": placed}
+    return where | {"dtype": dtype, "trust_remote_code": trust_remote_code, "quantise": quantise}

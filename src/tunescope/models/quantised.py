@@ -65,7 +65,8 @@ def check_asked(asked: str | None, source: Any) -> None:
         raise UnknownName("quantisation at load", asked, AT_LOAD)
     if asked is not None and not isinstance(source, str | Path):
         raise InputError(
-            f"quantise='{asked}' was asked for on a loaded {type(source).__name__}; weights are packed as they are read: give a folder or hub id"
+            f"quantise='{asked}' was asked for on a loaded {type(source).__name__}; weights are packed as they are read: "
+            "give a folder or hub id"
         )
 
 

@@ -21,7 +21,7 @@ class FrozenNorm(UpdateRule):
 
     def refuse(self, whole: nn.Module, body: nn.Module, anatomy: Anatomy) -> None:
         super().refuse(whole, body, anatomy)
-        if not any(is_norm(part) and any(True for _ in part.parameters(recurse=False)) for part in whole.modules()):
+        if not any(is_norm(part) and any(True for _ in part.parameters(recurse=False)) for part in body.modules()):
             raise ModelError(f"'frozen-norm' asked for, but this {type(body).__name__} has no normalisation parameters; use 'uniform'")
 
     def trains(self, part: Part, anatomy: Anatomy) -> bool:
@@ -66,8 +66,8 @@ class BitFit(UpdateRule):
 
     def refuse(self, whole: nn.Module, body: nn.Module, anatomy: Anatomy) -> None:
         super().refuse(whole, body, anatomy)
-        if not any(name.rpartition(".")[2] == "bias" for name, _ in whole.named_parameters()):
-            raise ModelError(f"'bitfit' trains biases, and this {type(whole).__name__} has none; use 'lora' or 'top-2'")
+        if not any(name.rpartition(".")[2] == "bias" for name, _ in body.named_parameters()):
+            raise ModelError(f"'bitfit' trains biases, and this {type(body).__name__} has none; use 'lora' or 'top-2'")
 
     def trains(self, part: Part, anatomy: Anatomy) -> bool:
         return part.bias
