@@ -131,6 +131,35 @@ def test_layer_wise_decay_gives_the_rates_of_the_formula():
     assert {group["lr"] for group in select("uniform").apply(model, lr=3e-4).groups} == {3e-4}
 
 
+@pytest.mark.parametrize(
+    ("family", "marker", "tables"),
+    [
+        ("gpt2", "h", ("wte", "wpe")),
+        ("opt", "layers", ("embed_tokens", "embed_positions")),
+        ("gpt_neox", "layers", ("embed_in",)),
+        ("codegen", "h", ("wte",)),
+        ("llama", "layers", ("embed_tokens",)),
+        ("distilbert", "layer", ("embeddings",)),
+        ("mamba", "layers", ("embeddings",)),
+        ("rwkv", "blocks", ("embeddings",)),
+        ("t5", "block", ("embed_tokens", "shared")),
+        ("clip_text_model", "layers", ("embeddings",)),
+    ],
+)
+def test_layer_wise_decay_follows_the_blocks_of_every_family(family, marker, tables):
+    """lr·.9^(L − i) in block i, lr·.9^L in the embeddings, lr above the blocks; the place of a tensor is read off its name."""
+    body = text_body(tiny_model(family))
+    update = select("standard", {"decay": 0.9}).apply(body, lr=1e-3)
+    rates = {id(p): group["lr"] for group in update.optimizer().param_groups for p in group["params"]}
+    powers = set()
+    for name, parameter in body.named_parameters():
+        inside = f".{name}".split(f".{marker}.")[1:]
+        power = LAYERS - 1 - int(inside[0].split(".")[0]) if inside else LAYERS if any(table in name for table in tables) else 0
+        assert rates[id(parameter)] == pytest.approx(1e-3 * 0.9**power, rel=1e-12), name
+        powers.add(power)
+    assert powers == set(range(LAYERS + 1))
+
+
 @pytest.mark.parametrize("family", ["bert", "mamba", "rwkv", "gpt2"])
 def test_weight_decay_is_on_matrices_only(family):
     model = tiny_model(family)

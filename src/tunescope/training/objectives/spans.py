@@ -27,8 +27,9 @@ def span_lengths(count: int, generator: torch.Generator) -> Int[Tensor, " count"
 def chosen_spans(words: Int[Tensor, "b t"], free: Bool[Tensor, "b t"], share: float, generator: torch.Generator) -> Int[Tensor, "b t"]:
     """The number of the span each token is of, −1 for tokens not chosen, from a budget of max(1, round(share·m)) of m free tokens a text.
 
-    Anchors are tokens in random order; a span starts at the anchor's word and takes whole words until its length, the end of the text, a
-    word of an earlier span, or a word that the budget has no room for. A text whose every word is above its budget gives one whole word.
+    Anchors are tokens in random order that no span has yet; a span starts at the anchor's word and runs over whole words, those of earlier
+    spans too, until its length, the end of the text, or a word that the budget has no room for. Spans that overlap or touch are one, as in
+    the published code, so that a few are longer than 10 words. A text whose every word is above its budget gives one whole word.
     """
     groups, count = torch.full(words.shape, -1), 0
     for row, own, allowed in zip(groups, words, free, strict=True):
@@ -40,25 +41,37 @@ def chosen_spans(words: Int[Tensor, "b t"], free: Bool[Tensor, "b t"], share: fl
 
 
 def _spans(words: Tensor, free: Tensor, share: float, generator: torch.Generator) -> list[list[int]]:
-    """The places of each span of one text, in the order they were drawn."""
+    """The places of each span of one text, from left to right."""
     places = [place for place, allowed in enumerate(free.tolist()) if allowed]
     if not places:
         return []
     order = torch.randperm(len(places), generator=generator).tolist()
     starts, own = _starts(words[free].tolist())
     lengths = span_lengths(len(places), generator).tolist()
-    room, taken, spans = max(1, round(share * len(places))), [False] * (len(starts) - 1), []
+    room, taken = max(1, round(share * len(places))), [False] * (len(starts) - 1)
     for anchor, length in zip(order, lengths, strict=True):
-        first = last = own[anchor]
-        while last < min(first + length, len(taken)) and not taken[last] and starts[last + 1] - starts[last] <= room:
-            room -= starts[last + 1] - starts[last]
-            taken[last] = True
-            last += 1
-        if last > first:
-            spans.append(places[starts[first] : starts[last]])
+        first = own[anchor]
+        for word in range(first, first if taken[first] else min(first + length, len(taken))):
+            size = 0 if taken[word] else starts[word + 1] - starts[word]
+            if size > room:
+                break
+            taken[word], room = True, room - size
         if not room:
             break
-    return spans or [places[starts[own[order[0]]] : starts[own[order[0]] + 1]]]
+    if not any(taken):
+        taken[own[order[0]]] = True
+    return [[places[token] for token in run] for run in _runs([token for token, word in enumerate(own) if taken[word]])]
+
+
+def _runs(numbers: list[int]) -> list[list[int]]:
+    """Ascending numbers cut where one is left out."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
 
 
 def _starts(words: list[int]) -> tuple[list[int], list[int]]:
