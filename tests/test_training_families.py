@@ -167,9 +167,9 @@ def test_exactly_these_objectives_are_refused_with_the_reason(family):
 @pytest.mark.parametrize("family", EVERY)
 def test_exactly_these_rules_are_refused_with_the_reason(family, objective):
     """Also where the head of an objective has what the body lacks: a classifier's bias alone is no BitFit."""
-    found = {}
-    for name in NAMES:
-        learner = learner_of(family, objective)
+    found, learner = {}, learner_of(family, objective)
+    for name in sorted(NAMES, key=lambda name: name.startswith("lora")):  # the others leave no adapter behind
+        learner = learner_of(family, objective) if name == "lora+equal-step" else learner
         try:
             select(name, {"tau": 1e-3} if "equal-step" in name else {}).apply(learner, lr=LR, body=learner.body)
         except (ModelError, AdapterError) as error:
