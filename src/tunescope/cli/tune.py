@@ -130,6 +130,10 @@ def tune(
     fsdp: Annotated[
         str | None, typer.Option("--fsdp", rich_help_panel=_STEP, show_default=False, help="Under torchrun: as the Trainer takes it.")
     ] = None,
+    quantise: Annotated[
+        str | None,
+        typer.Option("--quantise", metavar="4bit", rich_help_panel=_HOW, show_default=False, help="Pack the frozen base, QLoRA."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the order, the masks, dropout and drawn weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT where it stopped; give the same options.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print run.json instead.")] = False,
@@ -172,7 +176,7 @@ def tune(
             trajectory=None if unwatched else {key: value for key, value in trajectory.items() if value},
             log_to=_parts(log_to),
             trainer={} if fsdp is None else {"fsdp": fsdp},
-            loading={"device": device, "trust_remote_code": trust_remote_code},
+            loading={"device": device, "trust_remote_code": trust_remote_code, "quantise": quantise},
             progress=report,
             announce=say,
         )  # fmt: skip

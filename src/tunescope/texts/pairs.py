@@ -142,4 +142,4 @@ def _repeated(queries: tuple[str, ...], passages: tuple[str, ...]) -> tuple[str,
     if distinct == len(passages):
         return ()
     share = 1 - distinct / len(passages)
-    return (f"{share:.0%} of the passages repeat an earlier one: in one batch, a query's own passage can stand as another's negative",)
+    return (f"{share:.0%} of the passages repeat an earlier one; in one batch such pairs would be each other's negatives",)

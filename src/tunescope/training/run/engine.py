@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +92,8 @@ def _watching(request: Request, spec: RunSpec, folder: RunFolder) -> list[Trajec
     """The callback that measures at the checkpoints, where one is asked for."""
     if request.trajectory is None:
         return []
-    return [TrajectoryCallback(steps=[step for step in spec.checkpoints if step], out=folder.path, **request.trajectory)]
+    asked = {"budget": math.inf} | dict(request.trajectory)  # checkpoints are asked for one by one, whatever they cost
+    return [TrajectoryCallback(steps=[step for step in spec.checkpoints if step], out=folder.path, **asked)]
 
 
 def _go_on(folder: RunFolder, spec: RunSpec) -> Path | None:
