@@ -12,6 +12,7 @@ import pytest
 
 from example_outcomes import hostile_outcomes, many_tasks, with_outcomes
 from example_payload import HOSTILE_TEXT, example, hostile
+from example_run import example_run, hostile_run
 from tunescope import report
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
@@ -66,6 +67,9 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     for name, payload in payloads.items():
         written[name] = folder / f"{name.replace(' ', '-')}.html"
         written[name].write_text(report.render(payload), encoding="utf-8")
+    for name, payload in {"run": example_run(steps=400, points=(0, 50, 200, 400), tau=5e-4), "hostile run": hostile_run()}.items():
+        written[name] = folder / f"{name.replace(' ', '-')}.html"
+        written[name].write_text(report.run_report(payload), encoding="utf-8")
     return written
 
 
@@ -101,7 +105,9 @@ def test_every_chart_draws_without_an_error(browser, pages):
     assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 
-@pytest.mark.parametrize("name", ["hostile", "deep", "one block", "zero", "long", "hostile outcomes", "deep outcomes", "many tasks"])
+@pytest.mark.parametrize(
+    "name", ["hostile", "deep", "one block", "zero", "long", "hostile outcomes", "deep outcomes", "many tasks", "hostile run"]
+)
 def test_odd_pages_draw_without_an_error(browser, pages, name):
     visit(browser, pages[name], width=390)
     assert browser.find_elements("css selector", ".chart-failed") == []
@@ -112,6 +118,22 @@ def test_every_chart_of_outcomes_draws_without_an_error(browser, pages):
     visit(browser, pages["outcomes"])
     for chart in ("outcome_0", "outcome_3", "two_questions_0", "ruler_outcome_0", "probe_surface_0_0", "probe_surface_0_2"):
         assert marks(browser, chart) >= 3, chart
+    assert browser.find_elements("css selector", ".chart-failed") == []
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_of_a_run_draws_and_reads_in_both_lights(browser, pages, dark):
+    visit(browser, pages["run"], dark=dark)
+    for chart in ("loss", "trajectory_nps", "trajectory_isotropy", "outcome_0", "outcome_1", "step_sizes"):
+        assert marks(browser, chart) >= 5, chart
+    [paper] = colours(browser, "body", "backgroundColor")
+    for chart in ("trajectory_nps", "outcome_0", "step_sizes"):
+        for ink in colours(browser, f'[data-chart="{chart}"] svg .mark-text.role-mark text', "fill"):
+            assert contrast(ink, paper) >= 4.5, (chart, ink)
+    click(browser, "isotropy")
+    [table] = [each for each in browser.find_elements("css selector", "[data-for]") if each.is_displayed()]
+    assert "isotropy" in table.text
     assert browser.find_elements("css selector", ".chart-failed") == []
     assert [entry["message"] for entry in browser.get_log("browser")] == []
 
@@ -197,7 +219,7 @@ def test_fast_clicking_ends_on_the_last_choice(browser, pages):
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
-@pytest.mark.parametrize("name", ["example", "hostile", "deep", "long", "outcomes", "hostile outcomes"])
+@pytest.mark.parametrize("name", ["example", "hostile", "deep", "long", "outcomes", "hostile outcomes", "run", "hostile run"])
 def test_nothing_overflows_sideways(browser, pages, name, width):
     visit(browser, pages[name], width=width)
     wide, inner = browser.execute_script("return [document.scrollingElement.scrollWidth, innerWidth]")

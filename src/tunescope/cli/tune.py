@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 
 from tunescope.cli import options
 from tunescope.cli.run import progress, say
+from tunescope.cli.run_report import write_run_report
 
 if TYPE_CHECKING:
     from tunescope.training import Run
@@ -180,7 +182,10 @@ def tune(
             progress=report,
             announce=say,
         )  # fmt: skip
-    _print(run, base, out, as_json=json)
+    if int(os.environ.get("RANK", "0")):  # of the processes that torchrun started, one writes and speaks
+        return
+    page = write_run_report(out)
+    _print(run, base, out, page, as_json=json)
 
 
 @contextmanager
@@ -236,7 +241,7 @@ def _parts(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
-def _print(run: Run, base: str, out: Path, *, as_json: bool) -> None:
+def _print(run: Run, base: str, out: Path, page: Path, *, as_json: bool) -> None:
     import json
 
     if as_json:
@@ -245,4 +250,5 @@ def _print(run: Run, base: str, out: Path, *, as_json: bool) -> None:
     first, last = run.loss_rows[0]["loss"], sum(row["loss"] for row in run.loss_rows[-10:]) / len(run.loss_rows[-10:])
     typer.echo(f"loss     {first:.3f} at the first step, {last:.3f} over the last {len(run.loss_rows[-10:])}")
     typer.echo(f"model    {out}   checkpoints at steps {', '.join(map(str, run.checkpoints))}")
+    typer.echo(f"report   {page}")
     typer.echo(f"compare  tunescope diff {base} {out}")

@@ -99,7 +99,7 @@ class Findings:
             "base": self.base.identity,
             "tuned": self.tuned.identity,
             "data": data,
-            "measures": {name: _describe(measure) for name, measure in self.measures.items()},
+            "measures": {name: describe(measure) for name, measure in self.measures.items()},
             "default_measure": "cka",
             "layers": layers,
             "sites": sites,
@@ -198,7 +198,8 @@ def _renamed(found: tuple[dict[str, Any], dict[int, float], Any, Any], place: Pa
     return {key: value for key, value in row.items() if key not in ("index", "depth")} | {"name": place.place.name}, curve, None, None
 
 
-def _describe(measure: Measure) -> dict[str, Any]:
+def describe(measure: Measure) -> dict[str, Any]:
+    """What a reader must know of a measure's numbers, JSON-able."""
     return {
         "title": measure.title,
         "direction": "higher is closer" if measure.higher_is_closer else "lower is closer",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tunescope.report.figures import figures
 from tunescope.report.page import render
+from tunescope.report.run_page import run_report
 from tunescope.report.terminal import terminal
 
-__all__ = ["figures", "render", "terminal"]
+__all__ = ["figures", "render", "run_report", "terminal"]

@@ -54,12 +54,7 @@ def kept(payload: reading.Payload) -> list[dict[str, str]]:
     if reading.unit(payload) == "row":
         labels["n"], labels["source"] = "rows", "rows were"
         data = {key: value for key, value in data.items() if key != "rows"}
-    rows = [
-        {"label": labels.get(key, key.replace("_", " ")), **_shown(key, data[key])}
-        for key in [*labels, *(k for k in data if k not in labels)]
-        if key in data
-    ]
-    rows = [row for row in rows if row["shown"] != MISSING]
+    rows = told(data, labels)
     if payload.get("versions"):
         rows.append(
             {"label": "versions", "shown": ", ".join(f"{name} {version}" for name, version in payload["versions"].items()), "full": ""}
@@ -69,6 +64,13 @@ def kept(payload: reading.Payload) -> list[dict[str, str]]:
             {"label": "time", "shown": ", ".join(f"{name} {seconds(value)}" for name, value in payload["seconds"].items()), "full": ""}
         )
     return rows
+
+
+def told(found: dict[str, Any], labels: dict[str, str]) -> list[dict[str, str]]:
+    """What is known of something, a line a key: those with a label first, the others by their own names, unknown values left out."""
+    keys = [*labels, *(key for key in found if key not in labels)]
+    rows = [{"label": labels.get(key, key.replace("_", " ")), **_shown(key, found[key])} for key in keys if key in found]
+    return [row for row in rows if row["shown"] != MISSING]
 
 
 def controls(payload: reading.Payload) -> list[dict[str, str]]:
