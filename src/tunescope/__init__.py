@@ -69,6 +69,7 @@ _HOME = {
     "retrieval": "outcome.retrieval",
     "row_cosine": "geometry.front",
     "rsa": "geometry.front",
+    "run_report": "comparison.run_report",
     "save_capture": "activations",
     "subspace_overlap": "geometry.front",
     "svcca": "geometry.front",

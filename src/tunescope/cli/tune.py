@@ -13,7 +13,6 @@ import typer
 
 from tunescope.cli import options
 from tunescope.cli.run import progress, say
-from tunescope.cli.run_report import write_run_report
 
 if TYPE_CHECKING:
     from tunescope.training import Run
@@ -147,6 +146,7 @@ def tune(
     OUT is then a model that tunescope diff BASE OUT reads.
     """
     with _resumable(out), progress(not json) as report:
+        from tunescope.comparison.run_report import run_report
         from tunescope.training import finetune
 
         of_objective, of_rule = _settings(settings or [])
@@ -184,7 +184,7 @@ def tune(
         )  # fmt: skip
     if int(os.environ.get("RANK", "0")):  # of the processes that torchrun started, one writes and speaks
         return
-    page = write_run_report(out)
+    page = run_report(out)
     _print(run, base, out, page, as_json=json)
 
 
