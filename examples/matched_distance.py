@@ -20,6 +20,7 @@ import numpy as np
 import tunescope as ts
 from tunescope.demo import demo_base
 from tunescope.models import Model
+from tunescope.stats import Paired, paired
 from tunescope.texts import Collection, Pairs
 from tunescope.training.distance_read import DistanceReader
 
@@ -128,6 +129,46 @@ def measured(args: argparse.Namespace) -> Results:
     return results
 
 
+def table(results: Results, collections: list[str]) -> str:
+    """The page's tables: every condition in every state, and the two objectives against each other where they are as far.
+
+    Differences are of nDCG@10, averaged over the seeds of a condition query by query; the interval and the test are over queries.
+    """
+    places = list(dict.fromkeys((row["condition"], row["state"]) for row in results.rows))
+    lines = [f"| moved by | state | seeds | NPS | size | {' | '.join(f'{name}, Δ nDCG@10 [95%]' for name in collections)} |"]
+    lines.append("|---" * (5 + len(collections)) + "|")
+    for condition, state in sorted(places, key=lambda place: place[1] == "matched"):
+        rows = [row for row in results.rows if (row["condition"], row["state"]) == (condition, state)]
+        cells = [_shown(_paired(results, rows, name)) for name in collections]
+        numbers = f"{_spread([row['nps'] for row in rows])} | {_spread([row['size'] for row in rows])}"
+        lines.append(f"| {condition} | {state} | {len(rows)} | {numbers} | {' | '.join(cells)} |")
+    lines += ["", f"| at matched distance | {' | '.join(collections)} |", "|---" * (1 + len(collections)) + "|"]
+    for one, two in (("contrastive", "mlm, head fitted"), ("gaussian noise", "mlm, head fitted"), ("gaussian noise", "contrastive")):
+        sides = [[row for row in results.rows if (row["condition"], row["state"]) == (name, "matched")] for name in (one, two)]
+        cells = [_shown(paired(*(_scores(results, rows, name) for rows in sides[::-1]), margin=0.01)) for name in collections]
+        lines.append(f"| {one} − {two} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _scores(results: Results, rows: list[dict], collection: str) -> np.ndarray:
+    """nDCG@10 of every query, averaged over the models of these rows."""
+    files = (np.load(results.scores / f"{row['condition']}-{row['state']}-{row['seed']}.npz") for row in rows)
+    return np.mean([file[collection] for file in files], axis=0)
+
+
+def _paired(results: Results, rows: list[dict], collection: str) -> Paired:
+    base = np.load(results.scores / f"{rows[0]['condition']}-{rows[0]['state']}-{rows[0]['seed']}.npz")[f"{collection} base"]
+    return paired(base, _scores(results, rows, collection), margin=0.01)
+
+
+def _shown(found: Paired) -> str:
+    return f"{found.delta:+.3f} [{found.low:+.3f}, {found.high:+.3f}] {found.verdict}"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 and np.std(values) > 0 else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", required=True, help="question and passage, as ts.read_pairs takes them")
@@ -141,7 +182,11 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=500, help="probe texts")
     parser.add_argument("--documents", type=int, default=600, help="passages of a collection")
     parser.add_argument("--queries", type=int, default=300, help="of a collection")
-    measured(parser.parse_args())
+    args = parser.parse_args()
+    results = measured(args)
+    written = table(results, [row["name"] for row in results.rows[0]["outcomes"]])
+    (args.out / "table.md").write_text(written + "\n")
+    print(written)
 
 
 if __name__ == "__main__":

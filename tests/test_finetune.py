@@ -59,7 +59,7 @@ def test_a_run_is_adamw_on_the_batches_in_their_order(objective, tmp_path):
     learner = Learner(model, make_objective(objective), seed=3)
     items = PAIRS if objective == "contrastive" else LABELS
     data, collate = RunData([items], seed=3), RunCollator(learner, seed=3)
-    keys = [frozenset(pair) for pair in PAIRS] if objective == "contrastive" else None
+    keys = [(frozenset(pair), frozenset()) for pair in PAIRS] if objective == "contrastive" else None
     order = list(RunOrder(len(items), seed=3, batch=4, keys=keys))
     update = select("uniform").apply(learner, lr=1e-3, body=learner.body)
     optimizer = torch.optim.AdamW([dict(group) for group in update.groups])
@@ -142,6 +142,18 @@ def test_a_head_that_trained_is_in_the_model_as_it_was_trained(bert, tmp_path):
     assert all(torch.equal(value, new[f"bert.{name}"]) for name, value in own.items())
 
 
+def test_every_number_of_what_moves_counts_the_head(tmp_path):
+    base, file = save_model(tmp_path / "b"), labelled_file(tmp_path)
+    said: list[str] = []
+    asked = {"objective": "classify", "texts": str(file), "labels": "label", "steps": 1, "announce": said.append}
+    for update, trains in (("lora", True), ("uniform", False), ("uniform", True)):
+        run = run_of(base, update=update, train_drawn_head=trains, **asked)
+        written = run.record["update"]
+        assert sum(group["parameters"] for group in written["groups"]) == written["parameters"]
+        assert f"{written['parameters']:,} of {written['parameters'] + written['frozen_parameters']:,} parameters move" in said[-1]
+        assert any(group["name"] == "drawn head" for group in written["groups"]) is (trains and update == "lora")
+
+
 @pytest.mark.parametrize("trains", [True, False])
 def test_a_drawn_head_learns_beside_an_adapter_unless_told_otherwise(tmp_path, trains):
     base, file = save_model(tmp_path / "b"), labelled_file(tmp_path)
@@ -210,6 +222,61 @@ def test_the_way_is_measured_at_the_checkpoints(bert, tmp_path):
     assert found.a.at == pytest.approx(3)
 
 
+def test_the_learning_rate_of_a_row_is_that_of_its_step(bert):
+    run = run_of(bert, schedule={"batch_size": 4, "lr": 1e-2, "schedule": "linear", "warmup": 1}, steps=4)
+    assert run.losses["learning_rate"].tolist() == pytest.approx([0, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3])
+    warmed = run_of(bert, schedule={"batch_size": 4, "lr": 1e-2, "warmup": 3}, steps=4)
+    assert warmed.losses["learning_rate"].tolist() == pytest.approx([0, 1e-2 / 3, 2e-2 / 3, 1e-2])
+    decayed = run_of(bert, update="standard", steps=1)
+    assert decayed.losses["learning_rate"].tolist() == [1e-3]
+
+
+def test_an_adapter_of_a_given_object_finds_its_base_again(tmp_path):
+    model, tokenizer = tiny_model("bert", head="mlm", seed=7), tokenizer_for("bert")
+    run = run_of((model, tokenizer), update="lora", steps=2, out=tmp_path / "run")
+    read = ts.load_run(tmp_path / "run")
+    acts = [ts.capture(each, TEXTS).sites["output"] for each in (run.model, read.model)]
+    assert torch.equal(*acts)
+    kept = AutoModelForMaskedLM.from_pretrained(tmp_path / "run" / "base").state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+
+
+def test_the_callers_random_numbers_are_left_alone(bert):
+    torch.manual_seed(11)
+    random.seed(11)
+    expected = torch.rand(2), random.random()
+    torch.manual_seed(11)
+    random.seed(11)
+    run_of(bert, steps=1)
+    assert torch.equal(torch.rand(2), expected[0])
+    assert random.random() == expected[1]
+
+
+def test_a_pooler_that_the_checkpoint_lacks_is_drawn_by_the_seed(bert):
+    steps = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        steps.append(run_of(bert, steps=2).steps)
+    assert steps[0].equals(steps[1])
+
+
+def test_pairs_lead_a_sum_in_whatever_order_it_is_written(bert):
+    for asked in ("mlm,contrastive", "contrastive,mlm"):
+        run = run_of(bert, objective=asked, pairs=PAIRS, texts=LABELS, steps=1)
+        assert run.record["spec"]["data"]["items"]["count"] == len(PAIRS)
+
+
+def test_a_run_says_why_it_stopped_early(bert, tmp_path):
+    rows = [{"text": text, "label": str(number % 2)} for number, text in enumerate(LABELS)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    watched = {"texts": str(tmp_path / "t.jsonl"), "labels": "label", "measures": ("nps",), "stop": "probe/label/accuracy: drop>.0001"}
+    run = run_of(bert, out=tmp_path / "run", schedule={"batch_size": 4, "lr": 0.3}, steps=8, checkpoints=[1, 2, 3, 4], trajectory=watched)
+    ended = run.record["ended"]
+    assert ended["step"] == len(run.losses)
+    assert (ended["stopped"] is None) == (ended["step"] == 8)
+    assert ended["stopped"] is None or "accuracy" in ended["stopped"]
+
+
 # The order of items
 
 
@@ -224,11 +291,19 @@ def test_every_epoch_is_a_new_order_of_all_items():
 
 
 def test_pairs_that_share_a_text_are_in_different_batches():
-    keys = [frozenset({f"q{i}", f"p{i // 4}"}) for i in range(64)]  # every passage belongs to four queries
+    keys = [(frozenset({f"q{i}", f"p{i // 4}"}), frozenset()) for i in range(64)]  # every passage belongs to four queries
     order = [number for _, _, number in RunOrder(64, seed=0, batch=8, keys=keys)]
     assert sorted(order) == list(range(64))
     batches = [order[start : start + 8] for start in range(0, 56, 8)]
-    assert all(len({next(key for key in keys[i] if key[0] == "p") for i in batch}) == 8 for batch in batches[:6])
+    assert all(len({i // 4 for i in batch}) == 8 for batch in batches[:6])
+
+
+def test_no_passage_stands_as_the_negative_of_its_own_query():
+    keys = [(frozenset({f"q{i}", f"p{i}"}), frozenset({f"p{(i + 1) % 40}", "never apart"})) for i in range(40)]
+    order = [number for _, _, number in RunOrder(40, seed=0, batch=8, keys=keys)]
+    for start in range(0, 24, 8):
+        batch = order[start : start + 8]
+        assert not {f"p{i}" for i in batch} & {f"p{(i + 1) % 40}" for i in batch}
 
 
 def test_columns_beside_go_round_shuffled_anew():
@@ -282,6 +357,36 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert records[0] == records[1]
 
 
+def test_a_run_that_was_through_makes_no_further_step(bert, tmp_path, monkeypatch):
+    """5 steps in an epoch of 10: the Trainer would make a sixth before it looks."""
+    from tunescope.training.run import engine
+
+    asked = {"steps": 5, "out": tmp_path / "run"}
+    finish = engine._finish
+    monkeypatch.setattr(engine, "_finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_of(bert, **asked)
+    monkeypatch.setattr(engine, "_finish", finish)
+    parts, whole = run_of(bert, **asked, resume=True), run_of(bert, steps=5, out=tmp_path / "whole")
+    assert parts.record["ended"]["step"] == 5
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert parts.loss_rows == whole.loss_rows
+
+
+def test_another_run_is_never_taken_for_the_one_asked_for(bert, tmp_path):
+    file = labelled_file(tmp_path)
+    classify = {"objective": "classify", "labels": "label", "steps": 2, "out": tmp_path / "c"}
+    run_of(bert, texts=str(file), **classify)
+    flipped = tmp_path / "flipped.jsonl"
+    flipped.write_text(file.read_text().replace("short", "x").replace("long", "short").replace('"x"', '"long"'))
+    with pytest.raises(InputError, match="started with data .*labels sha256"):
+        run_of(bert, texts=str(flipped), **classify, resume=True)
+    paired = {"update": "equal-step", "tau": "paired", "steps": 2, "out": tmp_path / "p"}
+    run_of(bert, **paired)
+    with pytest.raises(InputError, match="started with .*lr = 0.001"):
+        run_of(bert, **paired, schedule={"batch_size": 4, "lr": 1e-5}, resume=True)
+
+
 def test_a_finished_run_is_read_and_another_run_is_refused(bert, tmp_path):
     first = run_of(bert, out=tmp_path / "run", steps=2)
     assert run_of(bert, out=tmp_path / "run", steps=2, resume=True).loss_rows == first.loss_rows
@@ -291,7 +396,7 @@ def test_a_finished_run_is_read_and_another_run_is_refused(bert, tmp_path):
         run_of(bert, out=tmp_path / "stopped", callbacks=[Stop(3)])
     with pytest.raises(OutputError, match="--resume goes on"):
         run_of(bert, out=tmp_path / "stopped")
-    with pytest.raises(InputError, match="started with another seed; give what"):
+    with pytest.raises(InputError, match="started with seed = 0: give what"):
         run_of(bert, out=tmp_path / "stopped", seed=1, resume=True)
     with pytest.raises(InputError, match="not finished"):
         ts.load_run(tmp_path / "stopped")
@@ -374,6 +479,21 @@ def labelled_file(folder: Path) -> Path:
         ({"schedule": {"schedule": "cosin"}}, UnknownName, "did you mean cosine"),
         ({"schedule": {"speed": 1}}, InputError, "speed"),
         ({"labels": "label"}, TunescopeError, "no column 'label'"),
+        ({"labels": ["a", "b"]}, InputError, "the name of the column"),
+        ({"update": "equal-step", "tau": float("nan")}, InputError, "above 0, such as 5e-4"),
+        ({"update": "equal-step", "tau": -1}, InputError, "above 0, such as 5e-4"),
+        ({"update": "equal-step", "tau": "nowhere"}, InputError, "the folder of a run, or paired"),
+        ({"update": "lora", "options": {"rank": "abc"}}, InputError, "give a number"),
+        ({"seed": -1}, InputError, "whole number from 0"),
+        ({"steps": 2.5}, InputError, "whole number from 1"),
+        ({"schedule": {"warmup": -1}}, InputError, "warmup=-1"),
+        ({"log_to": ["wand"]}, InputError, "the Trainer does not take this"),
+        ({"trainer": {"max_steps": 3}}, InputError, "which the run sets itself"),
+        ({"trainer": {"nonsense": 3}}, InputError, "the Trainer does not take this"),
+        ({"trajectory": True}, InputError, "arguments of TrajectoryCallback"),
+        ({"keep": TEXTS, "settings": {"preserve.head": "random"}}, UnknownName, "setting of preserve"),
+        ({"objective": "mlm,contrastive"}, InputError, "contrastive needs pairs"),
+        ({"update": "equal-step", "tau": 1e-3, "loading": {"dtype": "bfloat16"}}, InputError, "bfloat16"),
     ],
 )
 def test_what_cannot_be_run_is_one_line_and_nothing_is_written(bert, tmp_path, changes, kind, said):

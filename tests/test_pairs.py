@@ -62,6 +62,7 @@ def test_the_hash_is_over_every_text_in_order():
     [
         ({"a": ["x"], "b": ["y"], "c": ["z"]}, "which columns hold the query"),
         ({"query": ["x", " "], "passage": ["y", "z"]}, "row 2: a side of the pair"),
+        ({"text": ["x", "y", "z", "w"], "label": ["pos", "neg", "pos", "neg"]}, "which columns hold the query"),
     ],
 )
 def test_files_that_are_no_pairs(tmp_path, columns, said):

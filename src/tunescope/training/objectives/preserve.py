@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tunescope.errors import InputError
 from tunescope.models import Model
+from tunescope.models.heads import NoLanguageHead
 from tunescope.training.objectives.base import TEXTS, Batch, Loss, Objective, check_above_zero, check_choice
 from tunescope.training.objectives.embedding import reads_left_only
 from tunescope.training.objectives.learner import Learner
@@ -65,7 +66,11 @@ class Preserve(Objective):
         if self.kind == "kl" and reads_left_only(model):
             check_causal(model, "preserve with kind='kl'")
         elif self.kind == "kl":
-            check_masked(model, "preserve with kind='kl'", "own")
+            try:
+                check_masked(model, "preserve with kind='kl'", "own")
+            except NoLanguageHead as error:
+                reason = str(error).split(";")[0]
+                raise NoLanguageHead(f"{reason}; use kind='features' (--set preserve.kind=features), which needs no head") from error
             if self.head != "own":
                 raise InputError(
                     f"preserve with kind='kl' reads the checkpoint's own head, and {self.objective.name} asked for head='{self.head}'; "

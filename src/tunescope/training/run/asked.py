@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tunescope.errors import InputError
+from tunescope.errors import InputError, UnknownName
 from tunescope.training.objectives import Objective, Preserve, make_objective
 from tunescope.training.objectives.classify import Classify
 from tunescope.training.objectives.mixture import Mixture
@@ -31,7 +31,24 @@ def read_objective(
         objective = asked
     else:
         objective = _named(asked, given, classes)
-    return Preserve(objective, **kept) if keeps else objective
+    return _preserved(objective, kept) if keeps else objective
+
+
+def in_words(objective: Objective) -> str:
+    """What a model is asked for, as a sentence begins with it."""
+    if isinstance(objective, Preserve):
+        return f"{in_words(objective.objective)}, held to the start,"
+    if isinstance(objective, Mixture):
+        return " + ".join(f"{weight:g} × {in_words(part)}" for part, weight in zip(objective.parts, objective.weights, strict=True))
+    return objective.title
+
+
+def _preserved(objective: Objective, settings: dict[str, Any]) -> Preserve:
+    known = ("kind", "weight")
+    for name in settings:
+        if name not in known:
+            raise UnknownName("setting of preserve", name, known)
+    return Preserve(objective, **settings)
 
 
 def _named(asked: str, settings: dict[str, Any], classes: int) -> Objective:

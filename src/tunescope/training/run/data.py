@@ -12,26 +12,29 @@ from torch.utils.data import Dataset, Sampler
 
 from tunescope.training.objectives import Learner
 
+Keys = tuple[frozenset[Hashable], frozenset[Hashable]]  # own texts, hard negatives
 Place = tuple[int, int, int]  # epoch, position in the epoch, number of the item
 
 
 class RunData(Dataset):
-    """Items of an objective, made of one column a need: the first is read once an epoch, the others are read along beside it.
+    """Items of an objective, made of one column a need: the leading one is read once an epoch, the others are read along beside it.
 
-    columns: sequences of entries. Beside columns of other lengths go round and round, shuffled anew each time.
+    columns: sequences of entries. Those that do not lead go round and round, shuffled anew each time.
     """
 
-    def __init__(self, columns: Sequence[Sequence[Any]], *, seed: int):
-        self.columns, self.seed = columns, seed
+    def __init__(self, columns: Sequence[Sequence[Any]], *, seed: int, leading: int = 0):
+        self.columns, self.seed, self.leading = columns, seed, leading
 
     def __len__(self) -> int:
-        return len(self.columns[0])
+        return len(self.columns[self.leading])
 
     def __getitem__(self, place: Place) -> tuple[Place, Any]:
         epoch, position, number = place
-        beside = [self._beside(which, epoch * len(self) + position) for which in range(1, len(self.columns))]
-        item = self.columns[0][number]
-        return place, (item, *beside) if beside else item
+        item = tuple(
+            column[number] if which == self.leading else self._beside(which, epoch * len(self) + position)
+            for which, column in enumerate(self.columns)
+        )
+        return place, item if len(item) > 1 else item[0]
 
     def _beside(self, which: int, place: int) -> Any:
         entries = self.columns[which]
@@ -41,11 +44,11 @@ class RunData(Dataset):
 class RunOrder(Sampler[Place]):
     """The places of one epoch after another: a new order each, by seed and epoch.
 
-    keys: per item, what no two items of one batch may share (a passage that two pairs have is no negative); where it can be helped,
-    such items go to a later batch.
+    keys: per item, its own texts and its hard negatives. No two items of one batch share one of their own, nor is one's own another's
+    negative, since it would count against itself; where it can be helped, such items go to a later batch.
     """
 
-    def __init__(self, count: int, *, seed: int, batch: int, keys: Sequence[frozenset[Hashable]] | None = None):
+    def __init__(self, count: int, *, seed: int, batch: int, keys: Sequence[Keys] | None = None):
         self.count, self.seed, self.batch, self.keys, self.epoch = count, seed, batch, keys, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -58,7 +61,8 @@ class RunOrder(Sampler[Place]):
     def __iter__(self) -> Iterator[Place]:
         order = shuffled(self.count, self.seed, self.epoch)
         order = order if self.keys is None else _apart(order, self.keys, self.batch)
-        return ((self.epoch, position, number) for position, number in enumerate(order))
+        epoch = self.epoch
+        return ((epoch, position, number) for position, number in enumerate(order))
 
 
 class RunCollator:
@@ -81,20 +85,22 @@ def shuffled(count: int, seed: int, turn: int) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big"))).tolist()
 
 
-def _apart(order: Sequence[int], keys: Sequence[frozenset[Hashable]], batch: int) -> list[int]:
-    """The order with items put off that share a key with one of their batch; what is left over at the end is put where it falls."""
+def _apart(order: Sequence[int], keys: Sequence[Keys], batch: int) -> list[int]:
+    """The order with items put off that get into the way of one of their batch; what is left over at the end is put where it falls."""
     left, found = list(order), list[int]()
     while left:
-        taken, put_off, seen = list[int](), list[int](), set[Hashable]()
+        taken, put_off, owned, against = list[int](), list[int](), set[Hashable](), set[Hashable]()
         for place, number in enumerate(left):
             if len(taken) == batch:
                 put_off += left[place:]
                 break
-            if keys[number] & seen:
+            own, negatives = keys[number]
+            if own & owned or own & against or negatives & owned:
                 put_off.append(number)
             else:
                 taken.append(number)
-                seen |= keys[number]
+                owned |= own
+                against |= negatives
         taken, left = (taken, put_off) if len(taken) == batch else (taken + put_off, [])
         found += taken
     return found

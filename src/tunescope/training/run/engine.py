@@ -2,84 +2,98 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import TrainerCallback
 
 from tunescope.errors import InputError
 from tunescope.identity import versions
+from tunescope.models.anatomy import text_body
 from tunescope.models.quiet import quietly
+from tunescope.training.model_folder import write_model
 from tunescope.training.objectives import Learner
+from tunescope.training.run.asked import in_words
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
-from tunescope.training.run.folder import LOSSES, STEPS, TRAJECTORY, RunFolder
-from tunescope.training.run.keeping import Progress, RunKeeping, write_trained
+from tunescope.training.run.folder import BASE, LOSSES, STEPS, TRAJECTORY, RunFolder, has_ended
+from tunescope.training.run.keeping import RunKeeping, write_trained
 from tunescope.training.run.request import Request
 from tunescope.training.run.result import Run, load_run
 from tunescope.training.run.setup import RunSetup, fit_drawn_head, mark, own_model, set_up
 from tunescope.training.run.spec import RunSpec
+from tunescope.training.run.surroundings import Surroundings
 from tunescope.training.run.trainer import RunTrainer, trainer_arguments
 from tunescope.training.trajectory_callback import TrajectoryCallback
+from tunescope.training.updates.equal import EqualStepped
 
 MODEL_DRAFT = ".model"  # where the final model is written before it is moved up
 SNAPSHOTS = 20  # of a run, at least, so that little is lost when it is stopped
 
 
-@dataclass(frozen=True, eq=False)
-class Surroundings:
-    """What a run is made in, which does not decide its weights."""
-
-    callbacks: tuple[TrainerCallback, ...] = ()
-    log_to: tuple[str, ...] = ()
-    trainer: Mapping[str, Any] | None = None
-    loading: Mapping[str, Any] | None = None
-    progress: Progress | None = None
-    announce: Callable[[str], None] = lambda line: None
-
-
 def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings, *, resume: bool) -> Run:
     """Make the run in `folder`, or go on with it. Raises what `ts.finetune` does."""
-    if resume and folder.record()["finished"]:
-        return load_run(folder.path)
-    model = own_model(base, **dict(around.loading or {}))
+    with _seeded(request.seed):
+        model = own_model(base, **dict(around.loading or {}))
     data, ranks = request.data(), PartialState(cpu=model.device.type == "cpu")
     order = request.order(data, ranks.num_processes)
-    spec = request.spec(model, data, ranks.num_processes)
+    spec = request.spec(model, data, ranks.num_processes, around.trainer or {})
+    arguments = trainer_arguments(folder.snapshots, request.schedule, spec, device=model.device, around=around)
     learner = set_up(model, request.objective, request.schedule, seed=request.seed, max_length=request.max_length)
     _try_reading(learner, data, order, request)
     watching = _watching(request, spec, folder)
-    record = _record(spec, learner, request)
-    snapshot = _go_on(folder, spec) if resume else None
+    if resume and _same(folder, spec)["finished"]:
+        return load_run(folder.path)
+    snapshot = folder.last_snapshot() if resume else None
+    fitted = folder.record()["head_fit"] if snapshot else None
+    setup = mark(learner, request, name=folder.path.name, base_folder=folder.path / BASE)
+    setup.update.optimizer(tau=request.tau)  # what it refuses is refused before anything is written
+    record = _record(spec, setup, request)
     ranks.wait_for_everyone()  # before anybody writes what others look for
-    if snapshot is None:
-        record["head_fit"] = fit_drawn_head(learner, data, request.schedule, seed=request.seed, batches=request.fit_batches)
-    else:
-        record["head_fit"] = folder.record()["head_fit"]
-    setup = mark(learner, request.rule, request.schedule, seed=request.seed, trains_drawn_head=request.train_drawn_head, name=_name(folder))
-    record["update"] = setup.update.description | {"tau": request.tau}
     if ranks.is_main_process:
         folder.write_record(record)
+        if setup.keeps_base and not around.in_memory:
+            _keep_base(setup, folder.path / BASE)
     for line in (*record["warnings"], _said(spec, setup, request, snapshot)):
         around.announce(line)
-    device, more = model.device, dict(around.trainer or {})
-    arguments = trainer_arguments(folder.snapshots, request.schedule, spec, device=device, log_to=list(around.log_to), more=more)
+    record["head_fit"] = fit_drawn_head(learner, data, request) if fitted is None else fitted
     trainer = RunTrainer(setup, data, order, arguments, tau=request.tau)
     keeping = RunKeeping(trainer, folder, checkpoints=spec.checkpoints, every=_every(spec), progress=around.progress)
     for callback in (keeping, *watching, *around.callbacks):
         trainer.add_callback(callback)
-    with quietly(), _as_it_was(model.module):
-        trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
-    keeping.write_curves()
+    if ranks.is_main_process:
+        folder.write_record(record)
+    if snapshot is not None and has_ended(snapshot):
+        trainer.load_trained(snapshot)
+    else:
+        with quietly(), _as_it_was(model.module):
+            trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
+        keeping.write_curves()
+    record["ended"] = {"step": len(trainer.losses), "stopped": next((each.stopped for each in watching if each.stopped), None)}
     return _finish(setup, folder, record, main=ranks.is_main_process)
+
+
+def _keep_base(setup: RunSetup, place: Path) -> None:
+    """The base of an adapter, which was given as an object and which no name leads to, without the adapter and with its head."""
+    if place.exists():
+        return
+    model = setup.learner.model
+    origin, peft = copy.deepcopy((model.origin, setup.update.adapter))
+    peft.unload()
+    draft = place.with_name(f".{place.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    write_model(replace(model, origin=origin, module=text_body(origin)), draft)
+    os.replace(draft, place)
 
 
 def _try_reading(learner: Learner, data: RunData, order: RunOrder, request: Request) -> None:
@@ -96,29 +110,51 @@ def _watching(request: Request, spec: RunSpec, folder: RunFolder) -> list[Trajec
     return [TrajectoryCallback(steps=[step for step in spec.checkpoints if step], out=folder.path, **asked)]
 
 
-def _go_on(folder: RunFolder, spec: RunSpec) -> Path | None:
-    """The snapshot to go on from, None when there is none yet. Raises InputError when the run in the folder is another one."""
+def _same(folder: RunFolder, spec: RunSpec) -> dict[str, Any]:
+    """The record of the run in the folder. Raises InputError when it is another one, saying in what."""
     found = folder.record()
-    if found["spec_hash"] != spec.hash:
-        differ = ", ".join(key for key, value in spec.describe().items() if found["spec"].get(key) != value) or "version"
-        raise InputError(f"the run in '{folder.path}' was started with another {differ}; give what it was started with")
-    return folder.last_snapshot()
+    if found["spec_hash"] == spec.hash:
+        return found
+    now, then = spec.describe(), found["spec"]
+    differ = [f"{key} {_short(then.get(key), now[key])}" for key in now if then.get(key) != now[key]]
+    raise InputError(
+        f"the run in '{folder.path}' was started with {'; '.join(differ) or 'another version of tunescope'}: give what it was started "
+        "with, or name another folder"
+    )
 
 
-def _record(spec: RunSpec, learner: Learner, request: Request) -> dict[str, Any]:
-    described = learner.record()
-    model = learner.model
-    notes = [*request.sources.warnings, *model.warnings, *_resolved_warnings(described["resolved"])]
+def _short(then: Any, now: Any) -> str:
+    """What a value was, of a mapping only the entries that differ; long ones are told to differ."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in ("source", "name")]
+        return ", ".join(f"{key} {_short(then.get(key), now.get(key))}" for key in keys)
+    return f"= {then}" if len(str(then)) <= 40 else "other than these"
+
+
+def _record(spec: RunSpec, setup: RunSetup, request: Request) -> dict[str, Any]:
+    described, model = setup.learner.record(), setup.learner.model
+    notes = [*request.sources.warnings, *model.warnings, *_resolved_warnings(described["resolved"]), *_without_effect(request)]
     return {
         "spec_hash": spec.hash,
         "spec": spec.describe(),
         "base": spec.base,
         "objective": described,
+        "update": setup.update.description | {"tau": request.tau},
+        "head_fit": [],
         "warnings": notes,
         "checkpoints": [],
+        "ended": None,
         "finished": False,
         "versions": versions(),
     }
+
+
+def _without_effect(request: Request) -> list[str]:
+    """What was asked for and changes nothing."""
+    times = request.schedule
+    if not isinstance(request.rule, EqualStepped) or (times.lr is None and times.schedule == "constant" and not times.warmup):
+        return []
+    return ["learning rate and schedule do not decide how long equal steps are: τ does"]
 
 
 def _resolved_warnings(resolved: Mapping[str, Any]) -> list[str]:
@@ -130,10 +166,6 @@ def _every(spec: RunSpec) -> int:
     return max(1, spec.steps // SNAPSHOTS)
 
 
-def _name(folder: RunFolder) -> str:
-    return folder.path.name
-
-
 def _said(spec: RunSpec, setup: RunSetup, request: Request, snapshot: Path | None) -> str:
     """The run in one line."""
     described = setup.update.description
@@ -141,11 +173,20 @@ def _said(spec: RunSpec, setup: RunSetup, request: Request, snapshot: Path | Non
     moves = f"{moving:,} of {all_:,} parameters"
     size = request.schedule.batch_size * request.schedule.accumulate * spec.processes
     begun = "" if snapshot is None else f", from step {snapshot.name.rpartition('-')[2]} on"
-    items = spec.data["items"]["count"]
+    length = f"learning rate {described['lr']:g}" if request.tau is None else f"equal steps of τ = {request.tau:.4g}"
+    read = ", ".join(f"{key}: {value}" for key, value in spec.data.get("pairs", {}).get("columns", {}).items())
     return (
-        f"{setup.learner.objective.title} by {described['rule']}: {spec.steps:,} steps of {size} of {items:,} items{begun}; {moves} move, "
-        f"learning rate {described['lr']:g}"
+        f"{in_words(request.objective)} by {described['rule']}: {spec.steps:,} steps of {size} of {spec.data['items']['count']:,} items"
+        f"{f' ({read})' if read else ''}{begun}; {moves} move, {length}"
     )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Weights that a checkpoint lacks are drawn when it is loaded: by the seed, as everything else."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager
@@ -176,4 +217,4 @@ def _finish(setup: RunSetup, folder: RunFolder, record: dict[str, Any], *, main:
         folder.clear_snapshots()
     PartialState().wait_for_everyone()
     setup.learner.requires_grad_(False)
-    return Run(setup.tuned, folder.record(), folder.rows(LOSSES), folder.rows(STEPS), folder.rows(TRAJECTORY), folder.path)
+    return Run(setup.tuned, record, folder.rows(LOSSES), folder.rows(STEPS), folder.rows(TRAJECTORY), folder.path)

@@ -6,6 +6,7 @@
     trajectory.jsonl    how far from the start the model was at the checkpoints, and its outcomes there
     checkpoints/step-N  models; step-0 is the start
     .resume/            the Trainer's last snapshot; gone when the run is finished
+    base/               the base of an adapter that was given as an object, which no name leads to
     paired/             the run that τ was taken from, where it was made for this one
     and the final model itself, so that the folder can be given as TUNED
 """
@@ -26,6 +27,7 @@ from tunescope.folders import writable_folder
 SCHEMA = "tunescope.run/1"
 RUN, LOSSES, STEPS, TRAJECTORY, REPORT = "run.json", "losses.jsonl", "steps.jsonl", "trajectory.jsonl", "report.html"
 CHECKPOINTS, CHECKPOINT, SNAPSHOTS = "checkpoints", "checkpoint.json", ".resume"
+BASE = "base"  # a base that was given as an object, which an adapter must find again
 PAIRED = "paired"  # the run that τ was taken from, where it was made for this one
 _DRAFT = ".part"
 
@@ -116,6 +118,13 @@ class RunFolder:
     def clear_snapshots(self) -> None:
         """When the run is finished there is nothing to resume."""
         shutil.rmtree(self.snapshots, ignore_errors=True)
+
+
+def has_ended(snapshot: Path) -> bool:
+    """Whether the run that left this snapshot was through, or had been told to stop: then no step is to be made any more."""
+    state = json.loads((snapshot / "trainer_state.json").read_text(encoding="utf-8"))
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    return state["global_step"] >= state["max_steps"] or bool(control.get("should_training_stop"))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from tunescope.models import Model
 from tunescope.training.model_folder import write_model
 from tunescope.training.objectives import Learner
 from tunescope.training.run.folder import CHECKPOINT, LOSSES, STEPS, RunFolder
+from tunescope.training.run.surroundings import Progress
 from tunescope.training.run.trainer import RunTrainer
 
 HEADS = "heads.safetensors"
-
-Progress = Callable[[str, int, int], None]
 
 
 class RunKeeping(TrainerCallback):
@@ -37,6 +36,14 @@ class RunKeeping(TrainerCallback):
         if state.global_step == 0:
             self._write(0, state)
 
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Say which epoch's order is read: after a resume under torchrun nobody else does."""
+        self.trainer.order.set_epoch(int(state.epoch or 0))
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The learning rate of the step, before the schedule moves on."""
+        self.trainer.rate = max(group["lr"] for group in self.trainer.optimizer.param_groups)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """A row of the loss curve; a model or a snapshot where one is due."""
         step = state.global_step
@@ -44,12 +51,14 @@ class RunKeeping(TrainerCallback):
         if step in self.checkpoints:
             self._write(step, state)
         control.should_save = step in self.checkpoints or step % self.every == 0
+        if control.should_save:
+            self.write_curves()  # before the snapshot, so that a run of which all is kept can be ended without a step
         if self.progress is not None and state.is_world_process_zero:
             self.progress("training", step, state.max_steps)
         return control
 
     def write_curves(self) -> None:
-        """Losses and step sizes so far."""
+        """Losses and step sizes so far; called by every process, since the loss is the mean over them."""
         rows, log = self.trainer.read_losses(), self.trainer.step_log
         if self.trainer.is_world_process_zero():
             self.folder.write_rows(LOSSES, rows)

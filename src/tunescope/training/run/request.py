@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +32,18 @@ class Request:
 
     def data(self) -> RunData:
         """The items, by the needs of the objective. Raises InputError when one of them is not served."""
-        keeps = self.sources.keep is not None
-        columns = self.sources.columns(self.objective.needs, name=self.objective.name, keeps=keeps)
-        return RunData(columns, seed=self.seed)
+        return RunData(self.sources.columns(self.objective), seed=self.seed, leading=self.sources.leading(self.objective.needs))
 
     def order(self, data: RunData, processes: int) -> RunOrder:
         """The order they are read in."""
-        keys: Sequence[frozenset[str]] | None = self.sources.keys(self.objective.needs)
+        keys = self.sources.keys(self.objective.needs)
         return RunOrder(len(data), seed=self.seed, batch=self.schedule.batch_size * processes, keys=keys)
 
-    def spec(self, model: Model, data: RunData, processes: int) -> RunSpec:
-        """The frozen description of the run of `model`. Raises InputError: too few items, a checkpoint outside the run."""
+    def spec(self, model: Model, data: RunData, processes: int, trainer: Mapping[str, Any]) -> RunSpec:
+        """The frozen description of the run of `model`. trainer: further TrainingArguments.
+
+        Raises InputError: too few items, a checkpoint outside the run.
+        """
         steps, epoch = self.schedule.length(len(data), processes)
         in_epochs = self.schedule.steps is None
         return RunSpec(
@@ -58,4 +59,5 @@ class Request:
             trains_drawn_head=self.train_drawn_head,
             fit_head_steps=self.fit_batches if self.objective.head == "fitted" else 0,
             processes=processes,
+            trainer={name: str(value) for name, value in sorted(trainer.items())},
         )

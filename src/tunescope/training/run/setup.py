@@ -18,8 +18,10 @@ from tunescope.models.adapters import describe
 from tunescope.models.sources import Folder
 from tunescope.training.objectives import Batch, Learner, Objective, fit_head
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
+from tunescope.training.run.request import Request
 from tunescope.training.run.spec import Schedule
-from tunescope.training.updates import Update, UpdateRule
+from tunescope.training.updates import Update
+from tunescope.training.updates.base import shown
 
 ADAPTER = "default"  # what PEFT calls an adapter that was given no name
 FIT_BATCHES = 100  # for a drawn head that is fitted before the body is tuned
@@ -31,12 +33,14 @@ class RunSetup:
     """A learner and what trains of it.
 
     base: the model as it was (for LoRA on the same weights; otherwise what it was is in the first checkpoint). tuned: as it is trained.
+    keeps_base: whether an adapter is to find its base in the run's own folder.
     """
 
     learner: Learner
     update: Update
     base: Model
     tuned: Model
+    keeps_base: bool = False
 
 
 def own_model(base: Any, **loading: Any) -> Model:
@@ -58,11 +62,12 @@ def set_up(model: Model, objective: Objective, schedule: Schedule, *, seed: int,
     return learner
 
 
-def fit_drawn_head(learner: Learner, data: RunData, schedule: Schedule, *, seed: int, batches: int) -> list[float]:
-    """Fit a head that is asked for fitted, with the body frozen, on `batches` batches of its own order; its losses."""
+def fit_drawn_head(learner: Learner, data: RunData, request: Request) -> list[float]:
+    """Fit a head that is asked for fitted, with the body frozen, on batches of an order of its own; its losses."""
     if learner.objective.head != "fitted":
         return []
-    return fit_head(learner, _batches(learner, data, schedule, seed=seed + _FIT_SEED, batches=batches))
+    batches = _batches(learner, data, request.schedule, seed=request.seed + _FIT_SEED, batches=request.fit_batches)
+    return fit_head(learner, batches)
 
 
 def _batches(learner: Learner, data: RunData, schedule: Schedule, *, seed: int, batches: int) -> Iterator[Batch]:
@@ -85,20 +90,36 @@ def _moved(batch: Any, device: torch.device) -> Any:
     return batch.to(device) if isinstance(batch, torch.Tensor) else batch
 
 
-def mark(learner: Learner, rule: UpdateRule, schedule: Schedule, *, seed: int, trains_drawn_head: bool, name: str) -> RunSetup:
-    """Apply the update rule; drawn heads train under every rule unless told otherwise. The matrices of a LoRA are drawn by `seed`."""
-    model = learner.model
-    torch.manual_seed(seed)
-    update = rule.apply(learner, lr=schedule.rate(rule.name), body=learner.body)
+def mark(learner: Learner, request: Request, *, name: str, base_folder: Path) -> RunSetup:
+    """Apply the update rule; drawn heads train under every rule unless told otherwise. The matrices of a LoRA are drawn by the seed.
+
+    base_folder: where the base of an adapter is to be found that was given as an object.
+    """
+    model, schedule = learner.model, request.schedule
+    torch.manual_seed(request.seed)
+    update = request.rule.apply(learner, lr=schedule.rate(request.rule.name), body=learner.body)
     drawn = [p for head in learner.heads.values() if getattr(head, "drawn", False) for p in _own(head, learner.body)]
-    update = _with_heads(update, drawn, schedule) if trains_drawn_head else _without(update, drawn)
+    update = _with_heads(update, drawn, schedule) if request.train_drawn_head else _without(update, drawn)
+    update = replace(update, description=update.description | _counted(learner, update))
     if update.adapter is None:
         return RunSetup(learner, update, model, replace(model, name=name))
-    config = update.adapter.peft_config[ADAPTER]
-    config.base_model_name_or_path = _address(model)
-    base = replace(model, peft=update.adapter)
+    config, origin = update.adapter.peft_config[ADAPTER], model.origin
+    named = isinstance(origin, Folder)
+    config.base_model_name_or_path = os.path.abspath(base_folder)
+    if isinstance(origin, Folder):
+        config.base_model_name_or_path = origin.name if origin.revision else os.path.abspath(origin.path)
     worn = {"adapter_on": True, "adapters": (ADAPTER,), "adapter": describe(config, name=name), "worn": None}
-    return RunSetup(learner, update, base, replace(base, name=name, warnings=[], **worn))
+    base = replace(model, peft=update.adapter)
+    return RunSetup(learner, update, base, replace(base, name=name, warnings=[], **worn), keeps_base=not named)
+
+
+def _counted(learner: Learner, update: Update) -> dict[str, Any]:
+    """How much moves and how much does not, and by which groups, heads included."""
+    every = list(learner.parameters())
+    moving = [parameter for parameter in every if parameter.requires_grad]
+    counts = {"tensors": len(moving), "parameters": sum(p.numel() for p in moving), "frozen_tensors": len(every) - len(moving)}
+    counts["frozen_parameters"] = sum(p.numel() for p in every) - counts["parameters"]
+    return counts | {"groups": [shown(group) for group in update.groups]}
 
 
 def _own(head: nn.Module, body: nn.Module) -> list[nn.Parameter]:
@@ -117,9 +138,7 @@ def _with_heads(update: Update, drawn: list[nn.Parameter], schedule: Schedule) -
         parameter.requires_grad_(True)
     rate = schedule.drawn_lr or update.description["lr"]
     group = {"params": fresh, "lr": rate, "weight_decay": 0.0, "name": "drawn head"}
-    shown = {"name": "drawn head", "lr": rate, "weight_decay": 0.0, "tensors": len(fresh), "parameters": sum(p.numel() for p in fresh)}
-    described = update.description | {"groups": [*update.description["groups"], shown]}
-    return replace(update, groups=[*update.groups, group], description=described)
+    return replace(update, groups=[*update.groups, group])
 
 
 def _without(update: Update, frozen: list[nn.Parameter]) -> Update:
@@ -129,11 +148,3 @@ def _without(update: Update, frozen: list[nn.Parameter]) -> Update:
         parameter.requires_grad_(False)
     groups = [group | {"params": [p for p in group["params"] if id(p) not in out]} for group in update.groups]
     return replace(update, groups=[group for group in groups if group["params"]])
-
-
-def _address(model: Model) -> str:
-    """How an adapter names its base: the hub id, or where the folder is."""
-    origin = model.origin
-    if isinstance(origin, Folder):
-        return origin.name if origin.revision else os.path.abspath(origin.path)
-    return str(getattr(getattr(model.module, "config", None), "_name_or_path", "") or model.name)

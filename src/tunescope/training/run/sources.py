@@ -9,7 +9,11 @@ from typing import Any
 from tunescope.errors import InputError, TextsError
 from tunescope.texts import Corpus, Pairs, as_corpus, as_pairs
 from tunescope.texts.chats import CHATS, chats_of
-from tunescope.training.objectives.base import CONVERSATIONS, LABELS, PAIRS, TEXTS
+from tunescope.texts.corpus import hash_texts
+from tunescope.training.objectives.base import CONVERSATIONS, LABELS, PAIRS, TEXTS, Objective
+from tunescope.training.objectives.mixture import Mixture
+from tunescope.training.objectives.preserve import Preserve
+from tunescope.training.run.data import Keys
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class RunSources:
         if labels is not None and texts is None:
             raise InputError(f"labels='{labels}' names a column of the texts, and none were given; give texts (--texts)")
         corpus = None if texts is None else as_corpus(texts, chats=True)
-        classes = () if corpus is None or labels is None else tuple(sorted({str(cell) for cell in _labels(corpus, labels)}))
+        classes = () if corpus is None or labels is None else tuple(sorted(set(_labels(corpus, labels))))
         return cls(
             corpus, None if pairs is None else as_pairs(pairs), labels, None if keep is None else as_corpus(keep), classes
         )
@@ -44,7 +48,7 @@ class RunSources:
             return self.pairs.items
         if need == LABELS and self.texts is not None and self.labels is not None:
             place = {name: number for number, name in enumerate(self.classes)}
-            return [(text, place[str(cell)]) for text, cell in zip(self.texts.texts, _labels(self.texts, self.labels), strict=True)]
+            return [(text, place[name]) for text, name in zip(self.texts.texts, _labels(self.texts, self.labels), strict=True)]
         if need == CONVERSATIONS and self.texts is not None and CHATS in self.texts.columns:
             return chats_of(self.texts)
         if need == TEXTS and self.texts is not None:
@@ -52,21 +56,30 @@ class RunSources:
         if need == TEXTS and self.pairs is not None:
             return _both_sides(self.pairs)
         how = {PAIRS: "pairs (--pairs)", LABELS: "texts and their column of labels (--labels)", TEXTS: "texts (--texts)"}
-        raise InputError(f"{name} needs {how.get(need, 'a jsonl of conversations with a column messages (--texts)')}, which were not given")
+        wanted = how.get(need, "conversations, a jsonl with a column messages (--texts)")
+        given = f"{self.texts.source} has {', '.join(self.texts.columns) or 'texts alone'}" if self.texts is not None else "none were given"
+        raise InputError(f"{name} needs {wanted}, and {given}")
 
-    def columns(self, needs: Sequence[str], *, name: str, keeps: bool) -> list[Sequence[Any]]:
-        """The entries for all needs; with `keeps` the last one is served by the texts to keep."""
-        own = needs[:-1] if keeps else needs
-        found = [self.column(need, name=name) for need in own]
-        if keeps and self.keep is None:
-            raise InputError(f"{name} keeps the model close to its start on texts of its own; give them (--keep)")
-        return [*found, self.keep.texts] if keeps and self.keep is not None else found
+    def columns(self, objective: Objective) -> list[Sequence[Any]]:
+        """The entries for all needs of an objective, of its parts one after the other; those of preservation are the texts to keep."""
+        if isinstance(objective, Preserve):
+            if self.keep is None:
+                raise InputError("preserve keeps the model close to its start on texts of its own; give them (--keep)")
+            return [*self.columns(objective.objective), self.keep.texts]
+        if isinstance(objective, Mixture):
+            return [column for part in objective.parts for column in self.columns(part)]
+        return [self.column(need, name=objective.name) for need in objective.needs]
 
-    def keys(self, needs: Sequence[str]) -> list[frozenset[str]] | None:
-        """Where pairs are read: the texts of each, which no two pairs of a batch should share."""
-        if self.pairs is None or needs[0] != PAIRS:
+    def leading(self, needs: Sequence[str]) -> int:
+        """Which need sets the epochs: pairs where there are some, since those of one batch are each other's negatives; else the first."""
+        return needs.index(PAIRS) if PAIRS in needs else 0
+
+    def keys(self, needs: Sequence[str]) -> list[Keys] | None:
+        """Where pairs are read: the texts of each and its hard negatives, for `RunOrder`."""
+        if self.pairs is None or PAIRS not in needs:
             return None
-        return [frozenset(pair) for pair in zip(self.pairs.queries, self.pairs.passages, strict=True)]
+        rows = zip(self.pairs.queries, self.pairs.passages, self.pairs.negatives, strict=True)
+        return [(frozenset((query, passage)), frozenset(others)) for query, passage, others in rows]
 
     def describe(self) -> dict[str, Any]:
         """JSON-able: source, count and hash of each."""
@@ -74,8 +87,11 @@ class RunSources:
         found: dict[str, Any] = {
             key: {"source": each.source, "count": len(each), "sha256": each.sha256} for key, each in given.items() if each is not None
         }
+        if self.pairs is not None and self.pairs.columns:
+            found["pairs"]["columns"] = dict(zip(("query", "passage"), self.pairs.columns, strict=True))
         if self.labels is not None:
-            found["labels"] = {"column": self.labels, "classes": list(self.classes)}
+            names = () if self.texts is None else _labels(self.texts, self.labels)
+            found["labels"] = {"column": self.labels, "classes": list(self.classes), "sha256": hash_texts(names)}
         return found
 
     @property
@@ -84,14 +100,17 @@ class RunSources:
         return [note for each in (self.texts, self.pairs, self.keep) if each is not None for note in each.warnings]
 
 
-def _labels(corpus: Corpus, column: str) -> tuple[Any, ...]:
+def _labels(corpus: Corpus, column: str) -> tuple[str, ...]:
+    """The class of every text, as a word."""
+    if not isinstance(column, str):
+        raise InputError(f"labels is a {type(column).__name__}; give the name of the column of classes in texts that are a file")
     if column not in corpus.columns:
         listed = ", ".join(f"'{name}'" for name in corpus.columns) or "none beside its texts"
-        raise TextsError(f"{corpus.source} has no column '{column}' of labels; its columns: {listed}")
-    empty = next((row for row, cell in enumerate(corpus.columns[column]) if cell is None or not str(cell).strip()), None)
+        raise TextsError(f"{corpus.source} has no column '{column}' of labels beside its texts; its columns: {listed}")
+    empty = next((row for row, cell in enumerate(corpus.columns[column]) if cell is None or cell != cell or not str(cell).strip()), None)
     if empty is not None:
         raise TextsError(f"{corpus.source}, {corpus.ids[empty]}: no label in column '{column}'; fill it in or remove the row")
-    return corpus.columns[column]
+    return tuple(str(cell).strip() for cell in corpus.columns[column])
 
 
 def _both_sides(pairs: Pairs) -> tuple[str, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.identity import spec_hash
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-SCHEDULES = ("constant", "cosine", "linear", "constant_with_warmup")
+SCHEDULES = ("constant", "cosine", "linear")
 RATES = {"lora": 2e-4, "bitfit": 1e-3}  # ours: the studies publish no learning rates
 RATE = 2e-5
 CLIP = 1.0
@@ -21,8 +21,8 @@ CLIP = 1.0
 class Schedule:
     """How long and how fast: steps of the optimizer, items to a step, learning rate.
 
-    batch_size: items to a forward pass and process. accumulate: passes to a step. warmup: steps. lr: by default 2e-5, for LoRA 2e-4, for
-    bitfit 1e-3 (ours; none is published). drawn_lr: of heads that were drawn, by default lr.
+    batch_size: items to a forward pass and process. accumulate: passes to a step. warmup: steps of a rising rate. lr: by default 2e-5,
+    for LoRA 2e-4, for bitfit 1e-3 (ours; none is published). drawn_lr: of heads that were drawn, by default lr.
     """
 
     steps: int | None = None
@@ -40,13 +40,14 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise InputError(f"steps={self.steps} and epochs={self.epochs:g} were both given; a run is as long as one of them says")
-        for name in ("steps", "epochs", "lr", "drawn_lr"):
+        for name in ("epochs", "lr", "drawn_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name}={value} was asked for; give a number above 0")
-        for name in ("batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} was asked for; give a whole number from 1")
+        for name, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("warmup", 0)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise InputError(f"{name}={value} was asked for; give a whole number from {least}")
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         if self.precision not in PRECISIONS:
@@ -93,6 +94,7 @@ class RunSpec:
     trains_drawn_head: bool
     fit_head_steps: int
     processes: int = 1
+    trainer: dict[str, str] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
-from tunescope.errors import ActivationError, FormatError
+from tunescope.errors import ActivationError, FormatError, InputError
 from tunescope.training.objectives import Learner
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
 from tunescope.training.run.setup import RunSetup
 from tunescope.training.run.spec import RunSpec, Schedule
+from tunescope.training.run.surroundings import Surroundings
 from tunescope.training.step_sizes import StepLog, StepSizes
 
 WEIGHTS, PROGRESS = "trainable.safetensors", "progress.pt"  # what a snapshot holds beside the Trainer's own files
@@ -36,6 +39,7 @@ class RunTrainer(Trainer):
         self._unread: list[dict[str, Any]] = []  # rows whose tensors were not yet asked for, which would make the device wait
         self._sizes: StepSizes | None = None
         self._norm: Any = None
+        self.rate = math.nan  # of the step that is being made, the largest of all groups
         collate = RunCollator(setup.learner, seed=arguments.seed)
         super().__init__(model=setup.learner, args=arguments, train_dataset=data, data_collator=collate)
         self.remove_callback(PrinterCallback)
@@ -50,8 +54,9 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Optimizer:
         """The update rule's, with a record of its steps."""
         if self.optimizer is None:
-            self.optimizer = self.update.optimizer(tau=self.tau)
-            self._sizes = None if self.update.equal else StepSizes(self.optimizer, self.learner.body)
+            several = self.args.gradient_accumulation_steps > 1  # whose gradients can agree
+            self.optimizer = self.update.optimizer(tau=self.tau, agreement=several and self.update.equal)
+            self._sizes = None if self.update.equal else StepSizes(self.optimizer, self.learner.body, agreement=several)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
@@ -74,7 +79,7 @@ class RunTrainer(Trainer):
         names = self._pending[0]
         means = {name: torch.stack([each[name].float() for each in self._pending]).mean() for name in names}
         norm = {} if self._norm is None else {"gradient_norm": torch.as_tensor(self._norm).detach().clone()}
-        place = {"step": self.state.global_step, "epoch": self.state.epoch, "learning_rate": self._get_learning_rate()}
+        place = {"step": self.state.global_step, "epoch": self.state.epoch, "learning_rate": self.rate}
         self._unread.append(place | means | norm)
         self._pending = []
 
@@ -97,7 +102,7 @@ class RunTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: value.detach().contiguous().cpu() for name, value in kept(self.learner).items()}, folder / WEIGHTS)
         log = None if self._sizes is None else self._sizes.log.state_dict()
-        torch.save({"losses": self.read_losses(), "steps": log, "fitted": self.learner.fitted}, folder / PROGRESS)
+        torch.save({"losses": self.losses, "steps": log, "fitted": self.learner.fitted}, folder / PROGRESS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -109,6 +114,10 @@ class RunTrainer(Trainer):
                 own[name].copy_(value)
         progress = torch.load(folder / PROGRESS, weights_only=True)
         self.losses, self.learner.fitted, self._stored_steps = progress["losses"], progress["fitted"], progress["steps"]
+
+    def load_trained(self, snapshot: Path) -> None:
+        """What a snapshot holds of the model, without going on from it."""
+        self._load_from_checkpoint(str(snapshot))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -123,16 +132,19 @@ def kept(learner: Learner) -> dict[str, nn.Parameter]:
 
 
 def trainer_arguments(
-    folder: Path, schedule: Schedule, spec: RunSpec, *, device: torch.device, log_to: list[str], more: Mapping[str, Any]
+    folder: Path, schedule: Schedule, spec: RunSpec, *, device: torch.device, around: Surroundings
 ) -> TrainingArguments:
-    """The run as the Trainer is told of it. more: further TrainingArguments by name, such as fsdp."""
+    """The run as the Trainer is told of it, with further TrainingArguments by name, such as fsdp.
+
+    Raises InputError for what the Trainer does not know, or the run sets itself.
+    """
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": spec.steps,
         "per_device_train_batch_size": schedule.batch_size,
         "gradient_accumulation_steps": schedule.accumulate,
         "max_grad_norm": schedule.clip,
-        "lr_scheduler_type": schedule.schedule,
+        "lr_scheduler_type": "constant_with_warmup" if schedule.warmup and schedule.schedule == "constant" else schedule.schedule,
         "warmup_steps": schedule.warmup,
         "bf16": schedule.precision == "bfloat16",
         "fp16": schedule.precision == "float16",
@@ -145,10 +157,18 @@ def trainer_arguments(
         "save_total_limit": 1,
         "logging_steps": 10,
         "logging_nan_inf_filter": False,
-        "report_to": log_to or "none",
+        "report_to": list(around.log_to) or "none",
         "disable_tqdm": True,
         "ddp_find_unused_parameters": True,  # a pooler that no loss reads has no gradient
     }
-    arguments = TrainingArguments(**(settings | dict(more)))
+    more = dict(around.trainer or {})
+    own = sorted(settings.keys() & more.keys())
+    if own:
+        raise InputError(f"trainer={{'{own[0]}': …}} was given, which the run sets itself; give it as an argument of finetune")
+    try:
+        arguments = TrainingArguments(**settings, **more)
+        get_reporting_integration_callbacks(arguments.report_to)
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"the Trainer does not take this: {' '.join(str(error).split())}; see transformers.TrainingArguments") from error
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the learner at every step; torchrun is the way to more cards
     return arguments

@@ -47,6 +47,8 @@ def _made(rule: type[UpdateRule], options: Mapping[str, Any], *, asked: str) -> 
     for name in options:
         if name not in known:
             raise UnknownName(f"option of the update rule '{asked}'", name, known)
+        if isinstance(options[name], str) and name != "targets":
+            raise InputError(f"option {name}={options[name]!r} of the update rule '{asked}' asked for; give a number")
     return rule(**options)
 
 

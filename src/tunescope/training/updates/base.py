@@ -101,7 +101,7 @@ class UpdateRule(ABC):
         turned = _mark(parts, moving)
         groups = self._groups(moving, anatomy, lr)
         described = {"rule": self.name, "options": self.options(), "lr": lr, "family": anatomy.family, "weight_decay_policy": POLICY}
-        described |= turned | {"groups": [_shown(group) for group in groups]} | self.extras(body, anatomy)
+        described |= turned | {"groups": [shown(group) for group in groups]} | self.extras(body, anatomy)
         return Update(adapter if adapter is not None and whole is body else whole, body, groups, described, adapter)
 
     def refuse(self, whole: nn.Module, body: nn.Module, anatomy: Anatomy) -> None:
@@ -175,6 +175,7 @@ def _place(parts: list[Part]) -> str:
     return " + ".join(places)
 
 
-def _shown(group: dict[str, Any]) -> dict[str, Any]:
+def shown(group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group as the description has it."""
     sizes = {"tensors": len(group["params"]), "parameters": sum(parameter.numel() for parameter in group["params"])}
     return {key: group[key] for key in ("name", "lr", "weight_decay")} | sizes
