@@ -18,7 +18,7 @@ from tunescope.errors import InputError, ModelError, NotEnoughRows, OutputError,
 from tunescope.models.quiet import quietly
 from tunescope.training.objective_gradients import objective_gradients
 from tunescope.training.objective_items import objective_items
-from tunescope.training.objectives import Classify, Contrastive, Learner, make_objective
+from tunescope.training.objectives import Classify, Contrastive, Learner, MaskedLM, Mixture, SimCSE, make_objective
 
 STORIES = Path(__file__).parents[2] / "shared" / "models" / "stories260K" / "hf"
 WORDY = [f"{one} {two}" for one in TEXTS for two in ("the cat sat", "and it was night", "a bird flew over the sea") if one != "sun"]
@@ -189,9 +189,40 @@ def test_a_fitted_head_is_fitted_with_the_body_frozen_and_said():
     assert fitted["loss"] < drawn["loss"]
 
 
+def test_one_objective_with_two_settings_is_two_and_the_reference_takes_no_others_place():
+    """Each has the gradients it has alone, by a call for it and nothing else."""
+    model, asked = bert(), {"texts": WORDY, "splits": 2}
+    half, usual = MaskedLM(share=0.5), MaskedLM(share=0.15)
+    alone = ts.objective_distance(model, [half], reference="simcse", **asked).payload["objectives"][1]
+    for reference in (usual, "mlm", None):
+        found = ts.objective_distance(model, [half, SimCSE()], reference=reference, **asked)
+        first, second, third = found.payload["objectives"]
+        assert found.payload["reference"]["name"] == first["name"] == "mlm (share=0.15)"
+        assert (second["name"], third["name"]) == ("mlm (share=0.5)", "simcse")
+        assert [row["is_reference"] for row in (first, second, third)] == [True, False, False]
+        assert (second["record"]["share"], second["loss"]) == (0.5, alone["loss"])
+        assert found.table.loc["mlm (share=0.5)", "procrustes"] > 0.01
+    three = ts.objective_distance(model, [SimCSE(temperature=t) for t in (0.01, 0.05, 0.5)], reference=SimCSE(), **asked)
+    assert list(three.table.index) == [f"simcse (temperature={t})" for t in (0.05, 0.01, 0.5)]
+    assert three.split_half["procrustes"]["names"] != []
+
+
+def test_two_of_a_name_that_no_setting_tells_apart_are_refused():
+    parts = [Mixture(parts=(MaskedLM(share=share), SimCSE()), weights=(1.0, 1.0)) for share in (0.1, 0.2)]
+    with pytest.raises(InputError, match=r"2 objectives named mixture differ in what makes no name \(parts\); compare them one by one"):
+        ts.objective_distance(bert(), parts, texts=WORDY)
+    weighed = [Mixture(parts=parts[0].parts, weights=weights) for weights in ((1.0, 1.0), (1.0, 0.5))]
+    table = ts.objective_distance(bert(), weighed, texts=WORDY, splits=2).table
+    assert list(table.index) == ["mlm", "mixture (weights=1.0+1.0)", "mixture (weights=1.0+0.5)"]
+    with pytest.raises(InputError, match="mlm is asked for twice"):
+        ts.objective_distance(bert(), ["mlm", MaskedLM()], texts=WORDY)
+    with pytest.raises(InputError, match="settings of simcse were given, which is not among the objectives; name it"):
+        ts.objective_distance(bert(), [SimCSE()], texts=WORDY, settings={"simcse": {"temperature": 0.1}})
+
+
 def test_composed_objectives_are_taken_whole():
     """Σ w L of one objective and itself pulls as it does alone."""
-    from tunescope.training.objectives import CausalLM, CausalSpan, Mixture
+    from tunescope.training.objectives import CausalLM, CausalSpan
 
     model = llama()
     twice = Mixture(parts=(CausalLM(), CausalLM()), weights=(0.5, 0.5))

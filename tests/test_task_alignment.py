@@ -165,6 +165,22 @@ def test_the_whole_of_it_on_both_kinds_of_task(tmp_path):
         assert {record.measure for record in found.records} >= {"task_alignment", "gradient_procrustes"}
 
 
+def test_a_run_that_is_called_like_an_objective_takes_no_others_place(tmp_path, monkeypatch):
+    """Two names for one run: all the numbers are the same."""
+    monkeypatch.chdir(tmp_path)
+    base = save_model(tmp_path / "base", head="mlm", **CALM)
+    rows = {}
+    for name in ("simcse", "run"):
+        save_adapter(tmp_path / name, base, head="mlm")
+        asked = {"texts": QUERIES, "reference": "mlm", "splits": 2, "draws": 3, "task_items": 12, "batch_size": 8}
+        found = ts.objective_distance(str(base), "simcse", task=collection(), tuned=name, **asked)
+        posed = found.payload["alignment"]["rows"]
+        assert [(row["name"], row["kind"]) for row in posed] == [("mlm", "objective"), ("simcse", "objective"), (name, "tuned")]
+        rows[name] = [(row["kind"], row["overall"], row["blocks"]) for row in posed]
+        assert found.table["task_cosine"].notna().all()
+    assert rows["simcse"] == rows["run"]
+
+
 def test_tasks_that_cannot_be_posed_say_so(tmp_path):
     model = bert()
     with pytest.raises(InputError, match="task is a list; give a retrieval collection"):
