@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 import tunescope as ts
 from tiny_models import TEXTS, WORDS, save_model, tiny_model, tokenizer_for
@@ -45,13 +45,13 @@ def sentences(n: int = 40, seed: int = 0) -> list[str]:
 TOLD = sentences()
 
 
-def collection() -> Collection:
+def collection(name: str = "planted") -> Collection:
     passages = sentences(30, seed=1)
     return Collection.of(
         {f"d{i}": text for i, text in enumerate(passages)},
         {f"q{i}": " ".join(text.split()[:3]) for i, text in enumerate(passages[:20])},
         {f"q{i}": {f"d{i}": 1} for i in range(20)},
-        name="planted",
+        name=name,
     )
 
 
@@ -234,6 +234,49 @@ def test_a_resumed_run_ends_with_the_same_files(tmp_path, kind):
         run(trainer(broken, watching(out=tmp_path / "new"), **options), resume_from_checkpoint=str(broken / "checkpoint-2"))
 
 
+def kept_start(folder: Path) -> Path:
+    """What a run that was stopped at step 2 leaves, without the training."""
+    watch = watching(retrieval=collection(), out=folder)
+    watch.on_train_begin(*state_at(folder, 0), model=model_of("plain"), processing_class=tokenizer_for("bert"))
+    return folder
+
+
+def go_on(folder: Path, watch: ts.TrajectoryCallback) -> None:
+    watch.on_train_begin(*state_at(folder, 2), model=model_of("plain"), processing_class=tokenizer_for("bert"))
+
+
+def state_at(folder: Path, step: int) -> tuple[TrainingArguments, TrainerState, TrainerControl]:
+    return arguments(folder), TrainerState(global_step=step, max_steps=STEPS), TrainerControl()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"measures": ["debiased_cka"]}, "measures debiased_cka, nps, relative_drift at the start and debiased_cka now; give"),
+        ({"steps": [2]}, "points step 2, step 3, step 5 at the start and step 2 now; give"),
+        ({"steps": None, "epochs": 0.25}, "points step 2, step 3, step 5 at the start and every 0.25 epochs now; give"),
+        ({"steps": None, "budget": 0.5}, "points step 2, step 3, step 5 at the start and as the budget has it now; give"),
+        ({"seed": 1}, "seed 0 at the start and 1 now; give"),
+        ({"layers": [1]}, "places embeddings, block 1, block 2, block 3, output at the start and block 1, output now; give"),
+        ({"pooling": "cls"}, "pooling mean at the start and cls now; give"),
+        ({"max_length": 9}, "max_length 64 at the start and 9 now; max_length of outcomes the model's own at the start and 9 now; give"),
+        ({"retrieval": ()}, ".*retrieval/planted .* at the start and nothing now; give"),
+        ({"retrieval": [collection(), collection("other")]}, "retrieval/other nothing at the start and .* now; give"),
+    ],
+)
+def test_a_run_that_goes_on_is_measured_as_it_was(tmp_path, changes, said):
+    folder = kept_start(tmp_path)
+    before = (folder / "trajectory.jsonl").read_bytes()
+    with pytest.raises(AlignmentError, match="cannot go on: " + said):
+        go_on(folder, watching(**({"retrieval": collection(), "out": folder} | changes)))
+    assert (folder / "trajectory.jsonl").read_bytes() == before
+
+
+def test_how_many_texts_a_pass_takes_may_change_when_a_run_goes_on(tmp_path):
+    folder = kept_start(tmp_path)
+    go_on(folder, watching(retrieval=collection(), out=folder, batch_size=5, budget=0.5))
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -343,6 +386,48 @@ def test_a_run_stops_on_an_outcome(tmp_path):
     watch = watching(retrieval=collection(), steps=1, stop="retrieval/planted/map: worse")
     made = run(trainer(tmp_path / "worse", watch, **options))
     assert made.state.global_step == (worse or STEPS)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_run_killed_after_the_point_that_ends_it_ends_there_when_it_goes_on(tmp_path, steps):
+    """Also where that point ends an epoch (of 4 steps). The run that was not killed is the oracle, for files and weights."""
+    options = {"learning_rate": 0.2, "save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2}
+    asked = {"retrieval": collection(), "steps": steps, "stop": "retrieval/planted/ndcg@10: drop>.02"}
+    whole = run(trainer(tmp_path / "whole", watching(**asked), **options))
+    last = whole.state.global_step
+    assert last < STEPS
+    resumed, watch = Steps(), watching(**asked)
+    made = trainer(tmp_path / "whole", watch, resumed, **options)
+    before = (tmp_path / "whole" / "trajectory.jsonl").read_bytes()
+    run(made, resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{last}"))
+    assert (made.state.global_step, resumed.made) == (last, [])
+    assert watch.stopped == f"retrieval/planted/ndcg@10: drop>.02 at step {last}"
+    assert (tmp_path / "whole" / "trajectory.jsonl").read_bytes() == before
+    one, two = weights(whole.model), weights(made.model)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    made.remove_callback(watch)
+    run(made)  # the same Trainer without the rule makes all its steps
+    assert resumed.made == list(range(1, STEPS + 1))
+
+
+def test_a_run_on_goes_where_the_point_did_not_end_it(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2}
+    asked = {"retrieval": collection(), "steps": 2, "stop": "retrieval/planted/ndcg@10: drop>1"}
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer(tmp_path, watching(**asked), Break(2), **options))
+    made, steps = watching(**asked), Steps()
+    run(trainer(tmp_path, made, steps, **options), resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert (made.stopped, steps.made) == (None, list(range(3, STEPS + 1)))
+
+
+class Steps(TrainerCallback):
+    """The steps that are made."""
+
+    def __init__(self):
+        self.made = []
+
+    def on_step_end(self, args, state, control, **_):
+        self.made.append(state.global_step)
 
 
 @pytest.mark.parametrize(

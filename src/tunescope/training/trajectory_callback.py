@@ -20,9 +20,9 @@ from tunescope.training.trained_model import trained_model
 from tunescope.training.trajectory_file import FILE, GEOMETRY, Row, Start, plateau, read_rows, write_rows
 from tunescope.training.trajectory_geometry import Reading
 from tunescope.training.trajectory_log import geometry_logs, log, outcome_logs
-from tunescope.training.trajectory_outcomes import read_tasks
+from tunescope.training.trajectory_outcomes import read_tasks, tasks_identity
 from tunescope.training.trajectory_points import Cost, Points, Spending, check_share
-from tunescope.training.trajectory_stop import StopRule
+from tunescope.training.trajectory_stop import StopRule, make_no_step
 from tunescope.training.untouched import finish, untouched
 
 MEASURED = ("nps", "debiased_cka", "relative_drift")
@@ -56,7 +56,8 @@ class TrajectoryCallback(TrainerCallback):
         tokenizer: where the Trainer has no processing_class.
 
     Raises: InputError (points, budgets, stop), UnknownName, NotEnoughRows, and what reading the texts and collections raises; when
-        training begins ModelError (sharded weights), AlignmentError (resumed with other texts or places), OutputError.
+        training begins ModelError (sharded weights), OutputError, AlignmentError (resumed with other texts, measures, places, outcomes or
+        points).
     """
 
     def __init__(
@@ -112,6 +113,11 @@ class TrajectoryCallback(TrainerCallback):
             self._folder.mkdir(parents=True, exist_ok=True)
             with untouched(self._model.module):
                 self._resume(state) if state.global_step else self._begin(state)
+        if state.global_step:
+            self._judge(state, control, [row for row in self.rows if row["step"] == state.global_step])
+            self._stop_together(args, control)
+            if self._rule is not None and control.should_training_stop and state.global_step < state.max_steps:
+                make_no_step()
         self._began = time.perf_counter()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -133,7 +139,7 @@ class TrajectoryCallback(TrainerCallback):
             return
         cost = self.cost()
         self._warn_dear(cost.share, cost.outcome_share)
-        if self._points is None and self._spending.count < 2:
+        if self._points is None and self._spending.count < 2 and self.stopped is None:
             self._warn(
                 "short",
                 f"a budget of {self._budgets[0]:.0%} left no time to measure in a run of {cost.training:.1f} s (a point takes "
@@ -200,7 +206,8 @@ class TrajectoryCallback(TrainerCallback):
         write_rows(self.rows, self._folder)
 
     def _identity(self, model: Model) -> dict[str, Any]:
-        return self._reading.identity(model) | {key: task.sha256 for key, task in self._tasks.items()}
+        points = "as the budget has it" if self._points is None else self._points.describe()
+        return self._reading.identity(model) | tasks_identity(self._tasks) | {"points": points}
 
     @property
     def _alive(self) -> Model:
@@ -251,11 +258,15 @@ class TrajectoryCallback(TrainerCallback):
             self._warn("outcomes", f"no outcome was measured at step {state.global_step:,}: {error}")
             return {}
         found = [(key, row) for key, task in self._tasks.items() for row in task.outcomes(dict(self._start.scores[key]), scores[key])]
-        self._enter(state, [outcome.row() for _, outcome in found])
-        if self._rule is not None and any(self._rule.met(key, outcome) for key, outcome in found):
+        rows = [outcome.row() for _, outcome in found]
+        self._enter(state, rows)
+        self._judge(state, control, rows)
+        return outcome_logs(found)
+
+    def _judge(self, state: Any, control: Any, rows: Sequence[Row]) -> None:
+        if self._rule is not None and any(self._rule.met(row) for row in rows):
             self.stopped = f"{self._rule.said} at step {state.global_step:,}"
             control.should_training_stop = True
-        return outcome_logs(found)
 
     def _enter(self, state: Any, rows: Sequence[Row]) -> None:
         at = {"step": state.global_step, "epoch": state.epoch or 0.0}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "trajectory.jsonl"
 START = "trajectory-start.safetensors"
-SCHEMA = "tunescope.trajectory-start/1"
+SCHEMA = "tunescope.trajectory-start/2"
 GEOMETRY = "geometry"
 TOLERANCE = 0.05
 
@@ -131,10 +131,10 @@ class Start:
         return cls(told["identity"], told["weights_sha256"], rows, scores)
 
     def check(self, identity: Mapping[str, Any], folder: Path) -> None:
-        """Raise AlignmentError when a run that goes on would be read otherwise than its start was."""
-        other = [key for key in identity if identity[key] != self.identity.get(key)]
+        """Raise AlignmentError when a run that goes on would be read otherwise than its start was, or at other points."""
+        other = [key for key in dict.fromkeys([*identity, *self.identity]) if identity.get(key) != self.identity.get(key)]
         if other:
-            found = "; ".join(f"{key} {_short(self.identity.get(key))} at the start and {_short(identity[key])} now" for key in other)
+            found = "; ".join(f"{key} {_short(self.identity.get(key))} at the start and {_short(identity.get(key))} now" for key in other)
             raise AlignmentError(f"the trajectory in '{folder}' cannot go on: {found}; give the callback what it had, or another out")
 
 
@@ -143,7 +143,7 @@ def _keys(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Sequence[str]]:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = "nothing" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else f"{text[:28]}…{text[-28:]}"
 
 

@@ -68,8 +68,8 @@ class Reading:
         """What rows of the start and of now must share."""
         layers, sites = check_request(model, self.corpus.texts, self.layers, self.sites, self.batch_size)
         places = [*map(layer_name, layers), *sites]
-        read = {"pooling": self.pooling, "max_length": self.length(model), "prompt": model.output.prompt}
-        return {"texts_sha256": self.corpus.sha256, "places": places, **read}
+        read = {"pooling": self.pooling, "max_length": self.length(model), "prompt": model.output.prompt, "seed": self.seed}
+        return {"texts_sha256": self.corpus.sha256, "measures": list(self.measures), "places": places, **read}
 
     def rows(self, model: Model) -> dict[str, Tensor]:
         """One row a text at every place, (n, d) float32, in one pass. Raises what `capture` raises."""

@@ -11,7 +11,7 @@ from tunescope.outcome import Outcome
 
 def log(logs: dict[str, float], control: Any = None) -> None:
     """Through the Trainer's own `log`, which reaches every logger. Its flag to log the loss at this step is left as it is."""
-    trainer = _trainer()
+    trainer = calling_trainer()
     if trainer is None or not logs:
         return
     asked = control is not None and control.should_log
@@ -35,7 +35,7 @@ def outcome_logs(found: Iterable[tuple[str, Outcome]]) -> dict[str, float]:
     return logs
 
 
-def _trainer() -> Any:
+def calling_trainer() -> Any:
     """The Trainer that is calling. It hands its callbacks the model, the tokenizer and the optimizer but never itself, and only its `log`
     reaches loggers that stand before this callback in its list; None in a loop that is nobody's Trainer."""
     from transformers import Trainer

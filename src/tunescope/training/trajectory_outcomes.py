@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,14 @@ class Probe:
 
 
 Task = Search | Probe
+
+
+def tasks_identity(tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """What scores of the start and of now must share, JSON-able."""
+    found: dict[str, Any] = {key: task.sha256 for key, task in tasks.items()}
+    for task in tasks.values():
+        found["max_length of outcomes"] = task.max_length or "the model's own"  # one for all
+    return found
 
 
 def read_tasks(

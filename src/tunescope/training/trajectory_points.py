@@ -29,6 +29,11 @@ class Points:
         every_epoch, at_epochs = _read("epochs", epochs, whole=False)
         return cls(tuple(int(step) for step in at_steps), at_epochs, (int(every_step), every_epoch))
 
+    def describe(self) -> list[str]:
+        """JSON-able: each rule in words."""
+        found = [f"{unit} {at:.15g}" for unit, given in (("step", self.steps), ("epoch", self.epochs)) for at in given]
+        return found + [f"every {every:.15g} {unit}" for unit, every in zip(("steps", "epochs"), self.every, strict=True) if every]
+
     def due(self, step: int, epoch: float, before: float) -> bool:
         """Whether to measure at this step, which took training from epoch `before` to `epoch`."""
         every_step, every_epoch = self.every

@@ -1,14 +1,16 @@
-"""The rule that ends a run early: by an outcome, never by geometry."""
+"""The rule that ends a run early, by an outcome and never by geometry, and the end it makes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tunescope.errors import InputError
 from tunescope.geometry import MEASURES
-from tunescope.outcome import Outcome
+from tunescope.training.trajectory_file import GEOMETRY
+from tunescope.training.trajectory_log import calling_trainer
 from tunescope.training.trajectory_outcomes import Task
 
 _RULE = re.compile(r"\s*(?P<of>[^\s].*?)\s*:\s*(?:(?P<worse>worse)|drop\s*>\s*(?P<drop>\d*\.?\d+))\s*")
@@ -44,12 +46,26 @@ class StopRule:
         task, _, metric = match["of"].rpartition("/")
         return cls(said, task, metric, None if match["worse"] else float(match["drop"]))
 
-    def met(self, task: str, outcome: Outcome) -> bool:
-        """Whether this outcome, of that task, says stop."""
-        if (task, outcome.metric) != (self.task, self.metric) or outcome.delta is None:
+    def met(self, row: Mapping[str, Any]) -> bool:
+        """Whether this row of an outcome says stop."""
+        if row["kind"] == GEOMETRY or (f"{row['kind']}/{row['name']}", row["metric"]) != (self.task, self.metric) or row["delta"] is None:
             return False
-        lost = -outcome.delta if outcome.higher_is_better else outcome.delta
-        return lost > self.drop if self.drop is not None else outcome.verdict == "worse" and lost > outcome.margin
+        lost = -row["delta"] if row["higher_is_better"] else row["delta"]
+        return lost > self.drop if self.drop is not None else row["verdict"] == "worse" and lost > row["margin"]
+
+
+def make_no_step() -> None:
+    """Let the Trainer that is calling end where it stands. It asks whether to stop after a step only, never before the first one of a
+    run that goes on; without a batch there is no step."""
+    trainer = calling_trainer()
+    if trainer is None:
+        return
+
+    def nothing(*_: Any, **__: Any) -> tuple[list[Any], None]:
+        del trainer.get_batch_samples  # the class's own again
+        return [], None
+
+    trainer.get_batch_samples = nothing
 
 
 def _named(known: Sequence[str]) -> str:
