@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,33 @@ def test_a_loaded_sentence_transformer_is_written_as_one(tmp_path):
     with quietly():
         again = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(again, ts.capture(moved, TEXTS).sites["output"], atol=1e-6)  # their batches and ours pad differently
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+@pytest.mark.parametrize("default", [None, "query"])
+def test_a_loaded_sentence_transformers_prompts_and_similarity_are_written(default, tmp_path):
+    """What sentence-transformers itself writes of it, and reads back."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    prompts = {"query": "the cat ", "passage": "it was "}
+    with quietly():
+        folder = str(save_sentence_transformer(tmp_path / "base", dense=8))
+        options = {"prompts": prompts, "default_prompt_name": default, "similarity_fn_name": "dot", "device": "cpu"}
+        source = sentence_transformers.SentenceTransformer(folder, **options)
+        source.save(str(tmp_path / "theirs"))
+    moved = ts.perturb(ts.load_model(source), kind="gaussian", sigma=0.1)
+    check_same(moved, written(moved, tmp_path / "moved"))
+    file = "config_sentence_transformers.json"
+    theirs, ours = (json.loads((tmp_path / name / file).read_text(encoding="utf-8")) for name in ("theirs", "moved"))
+    assert ours == {key: theirs[key] for key in ("prompts", "default_prompt_name", "similarity_fn_name")}
+    assert prompts.items() <= ours["prompts"].items()
+    with quietly():
+        again = sentence_transformers.SentenceTransformer(str(tmp_path / "moved"), device="cpu")
+        named = again.encode(TEXTS, prompt_name="passage")
+    assert (again.prompts, again.default_prompt_name, again.similarity_fn_name) == (source.prompts, default, "dot")
+    wanted = ts.capture(moved, TEXTS, prompt=prompts["passage"]).sites["output"]
+    np.testing.assert_allclose(named, wanted, atol=1e-6)  # their batches and ours pad differently
+    by_hand = replace(moved, output=replace(moved.output, prompt="the sun "))
+    assert check_same(by_hand, written(by_hand, tmp_path / "by hand")).output.prompt == "the sun "
 
 
 @pytest.mark.parametrize("head", ["", "mlm"])

@@ -112,9 +112,10 @@ def _is_sentence_transformer(source: Any) -> bool:
 
 def _from_sentence_transformer(source: Any, *, name: str | None) -> Model:
     first, *rest = source
-    prompts = getattr(source, "prompts", None) or {}
-    prompt, similarity = prompts.get(getattr(source, "default_prompt_name", None)) or "", getattr(source, "similarity_fn_name", None)
-    head, warning = object_output(rest, prompt=prompt, similarity=None if similarity is None else str(similarity))
+    prompts, default = getattr(source, "prompts", None) or {}, getattr(source, "default_prompt_name", None)
+    similarity = getattr(source, "similarity_fn_name", None)
+    said = None if similarity is None else str(similarity)
+    head, warning = object_output(rest, prompts=prompts, default_prompt=default, similarity=said)
     model = _build(first.auto_model, first.tokenizer, name=name, output=head, length=first.max_seq_length)
     model.lowercase = bool(getattr(first, "do_lower_case", False))
     model.warnings += [f"'{model.name}': {warning}"] if warning else []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,7 +28,8 @@ class OutputHead:
     """From the final hidden states (b, t, d) to the deployed embeddings (b, e): pool, then the layers in order.
 
     declared=False means the model's files do not say how it makes an embedding: `output` is then the final state,
-    pooled as the caller asks.
+    pooled as the caller asks. prompts: all that the model names, and default_prompt which of them `prompt` is; these two are kept for
+    saving, and no output depends on them.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -36,6 +38,8 @@ class OutputHead:
     include_prompt: bool = True  # whether the prompt's own tokens count in the pooling
     declared: bool = False
     similarity: str | None = None  # of two embeddings, as sentence-transformers names it: cosine, dot, euclidean, manhattan
+    prompts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    default_prompt: str | None = field(default=None, compare=False)
 
     def __call__(self, states: Tensor, mask: Tensor, *, pooled: Tensor | None = None) -> Tensor:
         """states (b, t, d), mask (b, t) with 1 for the tokens that count -> (b, e) float32.
@@ -122,11 +126,13 @@ def read_output(folder: Path, *, asked: str) -> tuple[OutputHead, str | None]:
         elif kind != "Dropout":
             return OutputHead(), _unknown(kind)
     config = _settings(folder)
-    prompt = (config.get("prompts") or {}).get(config.get("default_prompt_name"), "") or ""
-    return _head(pooling, layers, prompt=prompt, include_prompt=include_prompt, similarity=config.get("similarity_fn_name"))
+    prompts, default, similarity = config.get("prompts") or {}, config.get("default_prompt_name"), config.get("similarity_fn_name")
+    return _head(pooling, layers, prompts, default, include_prompt=include_prompt, similarity=similarity)
 
 
-def object_output(modules: list[nn.Module], *, prompt: str, similarity: str | None = None) -> tuple[OutputHead, str | None]:
+def object_output(
+    modules: list[nn.Module], *, prompts: Mapping[str, str], default_prompt: str | None, similarity: str | None = None
+) -> tuple[OutputHead, str | None]:
     """The head of a loaded SentenceTransformer, from its modules after the first; shares their weights."""
     pooling: tuple[str, ...] = ()
     include_prompt = True
@@ -141,13 +147,17 @@ def object_output(modules: list[nn.Module], *, prompt: str, similarity: str | No
             layers.append(Dense(module.linear, module.activation_function))
         elif kind != "Dropout":
             return OutputHead(), _unknown(kind)
-    return _head(pooling, layers, prompt=prompt, include_prompt=include_prompt, similarity=similarity)
+    return _head(pooling, layers, prompts, default_prompt, include_prompt=include_prompt, similarity=similarity)
 
 
-def _head(pooling, layers, *, prompt: str, include_prompt: bool, similarity: str | None) -> tuple[OutputHead, str | None]:
+def _head(
+    pooling, layers, prompts: Mapping[str, str | None], default: str | None, *, include_prompt: bool, similarity: str | None
+) -> tuple[OutputHead, str | None]:
     if not pooling:
         return OutputHead(), _unknown("no Pooling")
-    return OutputHead(pooling, tuple(layers), prompt=prompt, include_prompt=include_prompt, declared=True, similarity=similarity), None
+    named = {name: prompt or "" for name, prompt in prompts.items()}
+    said = {"prompt": named.get(default or "", ""), "prompts": named, "default_prompt": default}
+    return OutputHead(pooling, tuple(layers), **said, include_prompt=include_prompt, declared=True, similarity=similarity), None
 
 
 def _unknown(kind: str) -> str:

@@ -20,7 +20,7 @@ from tunescope.errors import InputError, ModelError
 from tunescope.models import Model
 from tunescope.models.adapters import adapter_tensors
 from tunescope.models.anatomy import text_body
-from tunescope.models.output import Normalize
+from tunescope.models.output import Normalize, OutputHead
 from tunescope.models.placement import check_in_memory
 from tunescope.models.quantised import is_packed, method_of
 from tunescope.models.quiet import quietly
@@ -138,9 +138,7 @@ def _write_modules(model: Model, into: Path, body: Path) -> None:
             shutil.copyfile(settings, body / settings.name)
     elif model.output.declared and model.output.pooling != ("eos",):
         _write_json(body / "sentence_bert_config.json", {"max_seq_length": model.max_length, "do_lower_case": model.lowercase})
-        prompts = {"prompts": {"default": model.output.prompt}, "default_prompt_name": "default"} if model.output.prompt else {}
-        similarity = {"similarity_fn_name": model.output.similarity} if model.output.similarity else {}
-        _write_json(into / "config_sentence_transformers.json", prompts | similarity)
+        _write_json(into / "config_sentence_transformers.json", _deployed(model.output))
         kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
         pooling = {"word_embedding_dimension": model.anatomy.width, "pooling_mode": list(model.output.pooling)}
         _write_json(into / "1_Pooling" / "config.json", pooling | {"include_prompt": model.output.include_prompt})
@@ -149,6 +147,15 @@ def _write_modules(model: Model, into: Path, body: Path) -> None:
             _write_layer(layer, into / kinds[-1][0])
         types = ((path, f"sentence_transformers.models.{kind}") for path, kind in kinds)
         _write_json(into / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(types)])
+
+
+def _deployed(output: OutputHead) -> dict[str, Any]:
+    """Prompts by name, which of them is put before every text, and the similarity, as sentence-transformers writes them."""
+    prompts, default = dict(output.prompts), output.default_prompt
+    if prompts.get(default or "", "") != output.prompt:  # a head whose prompt was set by hand
+        prompts, default = prompts | {"default": output.prompt}, "default"
+    similarity = {"similarity_fn_name": output.similarity} if output.similarity else {}
+    return {"prompts": prompts, "default_prompt_name": default} | similarity
 
 
 def _write_layer(layer: Any, folder: Path) -> None:
