@@ -402,6 +402,8 @@ def test_a_run_killed_after_the_point_that_ends_it_ends_there_when_it_goes_on(tm
     run(made, resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{last}"))
     assert (made.state.global_step, resumed.made) == (last, [])
     assert watch.stopped == f"retrieval/planted/ndcg@10: drop>.02 at step {last}"
+    ends = {step for step in range(STEPS + 1) if watching(**asked).ends_at(step, ts.read_trajectory(tmp_path / "whole").to_dict("records"))}
+    assert ends == {last}
     assert (tmp_path / "whole" / "trajectory.jsonl").read_bytes() == before
     one, two = weights(whole.model), weights(made.model)
     assert all(torch.equal(one[name], two[name]) for name in one)

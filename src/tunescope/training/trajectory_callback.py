@@ -114,7 +114,7 @@ class TrajectoryCallback(TrainerCallback):
             with untouched(self._model.module):
                 self._resume(state) if state.global_step else self._begin(state)
         if state.global_step:
-            self._judge(state, control, [row for row in self.rows if row["step"] == state.global_step])
+            self._judge(state, control)
             self._stop_together(args, control)
             if self._rule is not None and control.should_training_stop and state.global_step < state.max_steps:
                 make_no_step()
@@ -145,6 +145,11 @@ class TrajectoryCallback(TrainerCallback):
                 f"a budget of {self._budgets[0]:.0%} left no time to measure in a run of {cost.training:.1f} s (a point takes "
                 f"{self._spending.each:.1f} s); say when (steps=… or epochs=…), raise budget, or give fewer texts",
             )
+
+    def ends_at(self, step: int, rows: Iterable[Row]) -> str | None:
+        """The stop rule and the step, where the rows of that step meet it."""
+        met = self._rule is not None and any(self._rule.met(row) for row in rows if row["step"] == step)
+        return f"{self._rule.said} at step {step:,}" if self._rule is not None and met else None
 
     def cost(self) -> Cost:
         """What measuring has cost since training began (or went on), the reading of the start with it."""
@@ -258,15 +263,13 @@ class TrajectoryCallback(TrainerCallback):
             self._warn("outcomes", f"no outcome was measured at step {state.global_step:,}: {error}")
             return {}
         found = [(key, row) for key, task in self._tasks.items() for row in task.outcomes(dict(self._start.scores[key]), scores[key])]
-        rows = [outcome.row() for _, outcome in found]
-        self._enter(state, rows)
-        self._judge(state, control, rows)
+        self._enter(state, [outcome.row() for _, outcome in found])
+        self._judge(state, control)
         return outcome_logs(found)
 
-    def _judge(self, state: Any, control: Any, rows: Sequence[Row]) -> None:
-        if self._rule is not None and any(self._rule.met(row) for row in rows):
-            self.stopped = f"{self._rule.said} at step {state.global_step:,}"
-            control.should_training_stop = True
+    def _judge(self, state: Any, control: Any) -> None:
+        if said := self.ends_at(state.global_step, self.rows):
+            self.stopped, control.should_training_stop = said, True
 
     def _enter(self, state: Any, rows: Sequence[Row]) -> None:
         at = {"step": state.global_step, "epoch": state.epoch or 0.0}
