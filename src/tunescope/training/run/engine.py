@@ -74,6 +74,8 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
         folder.write_record(record)
     if snapshot is not None and has_ended(snapshot):
         trainer.load_trained(snapshot)
+        for each in watching:
+            each.stopped = each.ends_at(len(trainer.losses), folder.rows(TRAJECTORY))
     else:
         with quietly(), _as_it_was(model.module):
             trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
