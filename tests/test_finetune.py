@@ -415,34 +415,31 @@ run_of({base!r}, out={out!r}, update={update!r}, steps=60, checkpoints=[20, 41],
 @pytest.mark.slow
 @pytest.mark.parametrize("update", ["lora", "uniform"])
 def test_a_killed_run_goes_on_exactly(bert, tmp_path, update):
-    """kill -9 at random moments, several times over, until the run is through."""
+    """kill -9 three times, a random moment after a random step."""
     rng, trajectory = random.Random(update), {"texts": TEXTS * 3, "measures": ("nps", "debiased_cka")}
+    said = tmp_path / "said.txt"
 
     def start(out: Path, *, resume: bool) -> subprocess.Popen:
         asked = {"base": str(bert), "out": str(out), "update": update, "resume": resume, "trajectory": trajectory}
         script = KILLED.format(tests=str(Path(__file__).parent), **asked)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE)
+        with said.open("w") as file:
+            return subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=file)
 
-    begun = time.monotonic()
-    whole = start(tmp_path / "whole", resume=False)
-    assert whole.wait() == 0, whole.stderr.read().decode()
-    took = time.monotonic() - begun
-    kills, out = 0, tmp_path / "parts"
-    for _ in range(12):
-        process = start(out, resume=(out / "run.json").exists())
-        try:
-            process.wait(timeout=took * rng.uniform(0.5, 0.95))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert process.returncode == 0, process.stderr.read().decode()
-        break
-    last = start(out, resume=True)
-    assert last.wait() == 0, last.stderr.read().decode()
-    assert kills >= 2
+    def reached(out: Path) -> int:
+        return max((int(path.name.rpartition("-")[2]) for path in (out / ".resume").glob("checkpoint-*")), default=0)
+
+    assert start(tmp_path / "whole", resume=False).wait() == 0, said.read_text()
+    out, step = tmp_path / "parts", 0
+    for _ in range(3):
+        process, step = start(out, resume=(out / "run.json").exists()), step + rng.randint(3, 15)
+        while reached(out) < step and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        assert process.poll() is None, said.read_text()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        step = max(step, reached(out))
+    assert start(out, resume=True).wait() == 0, said.read_text()
     assert_same_run(tmp_path / "whole", out)
 
 
@@ -519,7 +516,8 @@ run_of({base!r}, out={out!r}, schedule={schedule!r}, **asked)
 
 @pytest.mark.slow
 def test_two_processes_make_the_steps_of_one_with_batches_of_both(tmp_path):
-    """Means over items: the mean of two processes' gradients is that of their batches together; 1e-5 for sums in another order."""
+    """Means over items: the mean of two processes' gradients is that of their batches together. Losses to 1e-5, sums being in another
+    order; weights to 5% of a step of 1e-3, since AdamW's first steps go by the sign of gradients that may be all rounding."""
     base, file = save_model(tmp_path / "b", model=tiny_model("bert", **STILL)), labelled_file(tmp_path)
     common = {"tests": str(Path(__file__).parent), "base": str(base), "file": str(file)}
     alone, both = tmp_path / "alone", tmp_path / "both"
@@ -532,6 +530,6 @@ def test_two_processes_make_the_steps_of_one_with_batches_of_both(tmp_path):
         assert done.returncode == 0, done.stderr
     one, two = (AutoModel.from_pretrained(path).state_dict() for path in (alone, both))
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
+        torch.testing.assert_close(two[name], value, atol=5e-5, rtol=0)
     losses = [[row["loss"] for row in RunFolder(path).rows("losses.jsonl")] for path in (alone, both)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)

@@ -1,4 +1,4 @@
-"""The depth curve: change by layer, its interval, the chance floor, and the ruler of known disturbances."""
+"""The depth curve: change by layer, its interval, the chance floor, and the controls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEIGHT = 300
 
 
 def depth_curve(payload: reading.Payload, measure: str, tables: Tables) -> Any | None:
-    """Change by layer with its interval, the chance floor and the known disturbances as directly labelled lines."""
+    """Change by layer with its interval, the chance floor and the controls as directly labelled lines."""
     import altair as alt
 
     rows = reading.layers(payload)
@@ -53,7 +53,7 @@ def depth_rows(payload: reading.Payload, measure: str, rows: list[dict]) -> list
 
 
 def _controls(payload: reading.Payload, measure: str) -> list[dict]:
-    """The known disturbances as lines: name, colour, points."""
+    """The controls as lines: name, colour, points."""
     lines = []
     for order, control in enumerate(payload.get("controls") or []):
         points = [{"i": row["index"], "layer": row["name"], "change": reading.entry(row, measure).get("change")}

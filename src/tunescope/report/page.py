@@ -122,7 +122,7 @@ def _caption(payload: reading.Payload, name: str, about: dict) -> str:
     if noise is not None:
         parts.append(f"Noise: the base run twice differs by {three(noise)} at most.")
     if payload.get("controls"):
-        parts.append("Thin lines: known disturbances of the same base, as a ruler.")
+        parts.append("Thin lines: the controls, the same base moved otherwise.")
     saturated = ((payload.get("locality") or {}).get(name) or {}).get("saturated_layers")
     if saturated:
         parts.append(f"At the chance floor, so carrying no more information: layers {', '.join(map(str, saturated))}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunescope.report import outcome_cards, outcome_words, reading
-from tunescope.report.numbers import interval, signed, three
+from tunescope.report.numbers import signed, three
 
 _SITE = "output"
 NEAR = 0.02  # two values of a measure that count as one distance
@@ -60,7 +60,11 @@ def _row(side: dict[str, Any], tasks: list[tuple[str, str, str]], measures: list
 def _cell(row: dict[str, Any] | None) -> dict[str, str]:
     if row is None or row.get("delta") is None:
         return {"delta": "–", "interval": "", **outcome_cards.verdict({"verdict": "not evaluable"})}
-    return {"delta": signed(row["delta"]), "interval": interval(row.get("low"), row.get("high")), **outcome_cards.verdict(row)}
+    return {"delta": signed(row["delta"]), "interval": _reach(row), **outcome_cards.verdict(row)}
+
+
+def _reach(row: dict[str, Any]) -> str:
+    return "" if row.get("low") is None else f"[{signed(row['low'])}, {signed(row['high'])}]"
 
 
 def _lead(payload: reading.Payload, controls: list[dict[str, Any]], measures: list[str]) -> str:

@@ -161,7 +161,7 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
         if largest is not None:
             ruler.append(f"{plain(control['name'])}: {three(largest)}")
     if ruler:
-        lines.append("ruler, largest change: " + " · ".join(ruler))
+        lines.append("controls, largest change: " + " · ".join(ruler))
     if payload.get("ruler"):
         lines.append(f"as far as what? {payload['ruler']['said']}")
     return lines + [plain(line) for line in elsewhere.lines(payload)]
