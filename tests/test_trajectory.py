@@ -689,6 +689,74 @@ def test_runs_are_matched_by_their_folders(tmp_path):
         ts.read_trajectory(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def watched_runs(tmp_path_factory):
+    """Runs from one base on the same texts, and others that differ from them in texts, in length, in base, or in an adapter."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, options, changes in (
+        ("one", {}, {}), ("two", {}, {"learning_rate": 0.04}), ("adapted", {}, {"kind": "lora", "learning_rate": 0.5}),
+        ("texts", {"texts": TOLD[:30]}, {}), ("length", {"max_length": 6}, {}), ("base", {}, {"seed": 3}),
+    ):  # fmt: skip
+        seed, kind = changes.pop("seed", 0), changes.pop("kind", "plain")
+        made = trainer(root / name, watching(steps=2, **options), kind=kind, save_strategy="steps", save_steps=2, **changes)
+        if seed:
+            made.model.load_state_dict(tiny_model("bert", head="mlm", seed=seed).state_dict())
+        save_model(root / name / "checkpoints" / "step-0", model=tiny_model("bert", head="mlm", seed=seed))
+        run(made)
+    return root
+
+
+def level_of(*folders: Path) -> float:
+    ends = [ts.Trajectory.load(folder, measure="relative_drift").points[-1].value for folder in folders]
+    return 0.6 * min(ends)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("texts", r"'one' was measured on 40 texts \(sha256 .*\) and run 'texts' on 30 texts \(sha256 .*measure both on the same texts"),
+        ("length", r"'one' and 'length' were read differently, so their distances do not compare: max_length 64 and 6$"),
+        ("base", r"'one' and 'base' began from other weights \(sha256 [0-9a-f]{12} and [0-9a-f]{12}\).*match runs of one base"),
+    ],
+)
+def test_runs_that_were_not_measured_alike_are_not_matched(watched_runs, other, message):
+    folders = watched_runs / "one", watched_runs / other
+    with pytest.raises(AlignmentError, match=message) as said:
+        ts.match(*folders, measure="relative_drift", at=level_of(*folders))
+    assert "\n" not in str(said.value)
+
+
+def test_an_adapter_begins_where_its_base_does(watched_runs):
+    folders = watched_runs / "one", watched_runs / "adapted"
+    assert ts.match(*folders, measure="relative_drift", at=level_of(*folders)).b.run == "adapted"
+
+
+def test_runs_are_matched_as_they_were_read(watched_runs, tmp_path):
+    """The models found are judged by `capture` at the run's length, which is not the base's."""
+    for name in ("a", "b"):
+        shutil.copytree(watched_runs / "length", tmp_path / name)
+    at = level_of(tmp_path / "a")
+    base = tmp_path / "a" / "checkpoints" / "step-0"
+    found = ts.match(tmp_path / "a", tmp_path / "b", measure="relative_drift", at=at, base=str(base), texts=TOLD, tolerance=0.002)
+    start = ts.load_model(base)
+    rows = [ts.capture(model, TOLD, sites=("output",), layers=(), max_length=6).sites["output"] for model in (start, found.a.model)]
+    assert ts.relative_drift(*rows) == pytest.approx(found.a.value, rel=1e-9)
+    assert abs(found.a.mismatch) <= 0.002
+    assert found.a.model.max_length == start.max_length
+
+
+def test_other_texts_and_another_base_than_the_runs_had_are_refused(watched_runs):
+    folders = watched_runs / "one", watched_runs / "two"
+    asked = {"measure": "relative_drift", "at": level_of(*folders)}
+    base = watched_runs / "one" / "checkpoints" / "step-0"
+    with pytest.raises(InputError, match=r"'one' was measured on 40 texts .*, and 30 texts .* were given; give the texts its trajectory"):
+        ts.match(*folders, **asked, base=base, texts=TOLD[:30])
+    with pytest.raises(InputError, match=r"and 256 texts \(sha256 .*\) are the default; give the texts its trajectory was measured with"):
+        ts.match(*folders, **asked, base=base)
+    with pytest.raises(InputError, match=r"is not what run 'one' began from: its rows at output are not those of the start"):
+        ts.match(*folders, **asked, base=watched_runs / "base" / "checkpoints" / "step-0", texts=TOLD)
+
+
 def test_the_start_comes_back_from_its_file_and_damage_is_said(tmp_path):
     scores = {"retrieval/a/b": {"ndcg@10": torch.rand(4, dtype=torch.float64), "map": torch.tensor([torch.nan, 1.0])}}
     start = Start({"texts_sha256": "x"}, "w", {"block 1": torch.randn(3, 2)}, scores)

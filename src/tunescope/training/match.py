@@ -14,7 +14,8 @@ from tunescope.models import Model, load_model
 from tunescope.training.distance_read import DistanceReader, Place, directed
 from tunescope.training.interpolate import interpolate
 from tunescope.training.search import search
-from tunescope.training.trajectory_file import GEOMETRY, Row, read_rows
+from tunescope.training.trajectory_alignment import check_alike, start_reader
+from tunescope.training.trajectory_file import GEOMETRY, START, Row, Start, read_rows
 
 Which = Literal["first", "last"] | int
 
@@ -30,11 +31,15 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A run as a sequence of checkpoints, in the order of their steps; `measure` is what their values are of."""
+    """A run as a sequence of checkpoints, in the order of their steps; `measure` is what their values are of.
+
+    start: what they were measured against and how, where the run's folder holds it.
+    """
 
     name: str
     points: tuple[Point, ...]
     measure: str | None = None
+    start: Start | None = None
 
     @classmethod
     def of(cls, points: Iterable[Any], *, name: str, measure: str | None = None) -> Trajectory:
@@ -64,7 +69,7 @@ class Trajectory:
             raise InputError(f"run '{path.name}' has no value of {measure} at {where}; its trajectory holds {_held(rows)}")
         root = path.parent if path.is_file() else path
         points = (Point(row["step"], row["value"], _checkpoint(root, row["step"])) for row in wanted)
-        return cls.of(points, name=root.name, measure=measure)
+        return replace(cls.of(points, name=root.name, measure=measure), start=_start(root, where))
 
     @property
     def reached(self) -> tuple[float, float]:
@@ -148,7 +153,7 @@ def match(
     measure: str,
     at: float,
     crossing: Which = "first",
-    base: Model | None = None,
+    base: Any = None,
     texts: Any = None,
     place: Place = "output",
     tolerance: float = 0.005,
@@ -157,14 +162,18 @@ def match(
 
     Without `base` the crossing is read off the straight line between checkpoints. With it the weights of the two checkpoints around each
     crossing are interpolated until the measure, read between `base` and that model on `texts` at `place`, is within `tolerance` of the
-    level; every checkpoint then needs its model or folder, the first one's being `base` where it has none.
+    level; every checkpoint then needs its model or folder, the first one's being `base` where it has none. A run that kept how it was
+    measured is read in the same way: with its pooling, its prompt and its length.
 
     Args:
         trajectory_a, trajectory_b: trajectories, or the folders of two runs that had a `ts.TrajectoryCallback`, read at `place`.
         crossing: which one of a run that meets the level several times: first, last, or a number from 0. All are kept and printed.
+        base: what both runs began from: a Model, a hub id or a folder.
+        texts: those of the trajectories; None for the ones that a trajectory has by default.
 
-    Raises: InputError (a level that a run never reaches, naming the range; no such crossing; checkpoints without models), AlignmentError
-        (a trajectory of another measure), UnknownName.
+    Raises: InputError (a level that a run never reaches, naming the range; no such crossing; checkpoints without models; other texts or
+        another base than the runs had), AlignmentError (a trajectory of another measure; runs that were measured on other texts, read in
+        another way or begun from other weights), UnknownName.
     """
     directed(measure)
     where = layer_name(place) if isinstance(place, int) else place
@@ -173,12 +182,16 @@ def match(
     for run in runs:
         if run.measure not in (None, measure):
             raise AlignmentError(f"run '{run.name}' was measured by {run.measure}, and {measure} is to be matched; measure it again")
+    known = [(run.name, run.start) for run in runs if run.start is not None]
+    if len(known) == len(runs):
+        check_alike(known[0], known[1], where)
     _check_reached(runs, measure, at)
     one, two = (_take(run, at, crossing, measure) for run in runs)
     if base is None:
         return Match(measure, at, one, two)
-    reader = DistanceReader.of(base, texts, measure=measure, at=place)
-    return Match(measure, at, *(_between(found, at, reader, tolerance) for found in (one, two)))
+    start = base if isinstance(base, Model) else load_model(base)
+    reader = start_reader(start, texts, known=known[0] if known else None, measure=measure, at=place, where=where)
+    return Match(measure, at, *(_between(found, at, start, reader, tolerance) for found in (one, two)))
 
 
 def _check_reached(runs: tuple[Trajectory, ...], measure: str, level: float) -> None:
@@ -207,9 +220,9 @@ def _take(run: Trajectory, level: float, which: Which, measure: str) -> Crossing
     return Crossing(run.name, every[taken], before, after, share, every, taken, value, value - level)
 
 
-def _between(found: Crossing, level: float, reader: DistanceReader, tolerance: float) -> Crossing:
+def _between(found: Crossing, level: float, base: Model, reader: DistanceReader, tolerance: float) -> Crossing:
     """The crossing with the model there: between the weights of the checkpoints around it."""
-    before, after = (_model(point, found.run, reader.base, first=point is found.before) for point in (found.before, found.after))
+    before, after = (_model(point, found.run, base, first=point is found.before) for point in (found.before, found.after))
     models: dict[float, Model] = {}
     values: dict[float, float] = {}
 
@@ -253,6 +266,12 @@ def _checkpoint(run: Path, step: int) -> Path | None:
     folders = (run / "checkpoints" / f"step-{step}", run / f"checkpoint-{step}")
     loadable = ("config.json", "adapter_config.json", "modules.json")
     return next((folder for folder in folders if any((folder / name).is_file() for name in loadable)), None)
+
+
+def _start(run: Path, where: str) -> Start | None:
+    """What a run's folder keeps of its start, with the rows of one place; None of a run whose rows are not there."""
+    found = Start.load(run) if (run / START).is_file() else None
+    return None if found is None or where not in found.rows else replace(found, rows={where: found.rows[where]}, scores={})
 
 
 def _row(crossing: Crossing) -> dict[str, Any]:
