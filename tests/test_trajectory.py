@@ -530,12 +530,15 @@ def test_resumed_without_points_the_first_one_finds_out_what_it_costs():
     assert not spending.due(56, first=50, last=100, trained=6.0)
 
 
-def test_points_dearer_than_the_budget_are_measured_with_one_warning(tmp_path):
+def test_points_dearer_than_the_budget_are_measured_with_one_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr("tunescope.training.trajectory_callback._SHORT", 0.0)
     watch = watching(budget=1e-6, steps=1)
     made = trainer(tmp_path, watch)
     with pytest.warns(UserWarning, match="the given points cost .*% of the training time for geometry, more than the 0%") as said:
         made.train()
-    assert len([one for one in said if "given points" in str(one.message)]) == 1
+    (one,) = [one for one in said if "given points" in str(one.message)]
+    shown = warnings.formatwarning(one.message, one.category, one.filename, one.lineno)
+    assert shown == f"<tunescope>:1: UserWarning: {one.message}\n"  # and no line of source beneath it
     assert sorted({row["step"] for row in watch.rows}) == list(range(STEPS + 1))
     cost = watch.cost()
     assert cost.measured == STEPS + 1
@@ -543,6 +546,12 @@ def test_points_dearer_than_the_budget_are_measured_with_one_warning(tmp_path):
     time.sleep(0.01)
     assert watch.cost() == cost  # the clock stopped with the training
     assert str(cost).startswith("geometry ")
+
+
+def test_a_run_of_seconds_is_not_told_that_its_points_are_dear(tmp_path):
+    watch = watching(budget=1e-6, steps=1)
+    run(trainer(tmp_path, watch))  # warnings are errors here
+    assert watch.cost().share > 1e-6
 
 
 def test_a_run_too_short_for_its_budget_says_so(tmp_path):

@@ -26,6 +26,8 @@ from tunescope.training.trajectory_stop import StopRule, make_no_step
 from tunescope.training.untouched import finish, untouched
 
 MEASURED = ("nps", "debiased_cka", "relative_drift")
+_SHORT = 60.0  # seconds of training below which every measurement is dear, and none costs anybody time
+_SOURCE = "<tunescope>"  # where warnings say they are from: no line of ours says more than their sentence
 
 
 class TrajectoryCallback(TrainerCallback):
@@ -48,7 +50,8 @@ class TrajectoryCallback(TrainerCallback):
         retrieval: collections, as `ts.retrieval` takes them; nDCG@10 and the other metrics, paired by query with the start.
         labels, test: a column of the texts that holds classes, and further texts to be judged by; a strong and a weak probe of the
             deployed embedding, paired by held-out text with the start.
-        budget: the share of training time that geometry may take. Given points are measured whatever they cost, with one warning.
+        budget: the share of training time that geometry may take. Given points are measured whatever they cost; a run of a minute
+            or more warns once.
         outcome_budget: the same for outcomes. None: at every given point, else as `budget`.
         stop: "retrieval/scifact/ndcg@10: worse" stops when the paired verdict is worse and the loss is beyond the margin (.01);
             "…: drop>.02" when it is larger than that. On outcomes only.
@@ -138,7 +141,7 @@ class TrajectoryCallback(TrainerCallback):
         if self._model is None:
             return
         cost = self.cost()
-        self._warn_dear(cost.share, cost.outcome_share)
+        self._warn_dear(cost.share, cost.outcome_share, cost.training)
         if self._points is None and self._spending.count < 2 and self.stopped is None:
             self._warn(
                 "short",
@@ -280,13 +283,14 @@ class TrajectoryCallback(TrainerCallback):
         done = state.global_step - self._first
         left = points.left(state.global_step, state.epoch or 0.0, state.max_steps)
         whole = self.cost().training * (state.max_steps - self._first) / done
-        self._warn_dear(*((each.spent + left * each.each) / whole for each in (self._spending, self._judging)))
+        self._warn_dear(*((each.spent + left * each.each) / whole for each in (self._spending, self._judging)), whole)
 
-    def _warn_dear(self, geometry: float, outcomes: float) -> None:
+    def _warn_dear(self, geometry: float, outcomes: float, seconds: float) -> None:
+        """Shares of a training that takes so many seconds."""
         budget, judging = self._budgets
         shares = (("geometry", geometry, budget), ("outcomes", outcomes, judging))
         dear = [(what, share, most) for what, share, most in shares if most is not None and share > most]
-        if dear and self._points is not None:
+        if dear and self._points is not None and seconds >= _SHORT:
             what, share, most = dear[0]
             self._warn(
                 "dear",
@@ -298,7 +302,7 @@ class TrajectoryCallback(TrainerCallback):
         """Each kind of warning once a run."""
         if what not in self._said:
             self._said.add(what)
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warnings.warn_explicit(message, UserWarning, _SOURCE, 1)
 
     def _stop_together(self, args: Any, control: Any) -> None:
         """Under torchrun only the main process measures, and all must stop at the same step."""
