@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -389,6 +390,7 @@ def test_another_run_is_never_taken_for_the_one_asked_for(bert, tmp_path):
 
 def test_a_finished_run_is_read_and_another_run_is_refused(bert, tmp_path):
     first = run_of(bert, out=tmp_path / "run", steps=2)
+    assert re.fullmatch(r"<Run: 2 steps of \S+ by \S+ from \S+ in '.*run'>", repr(first))  # one line, and no tree of modules
     assert run_of(bert, out=tmp_path / "run", steps=2, resume=True).loss_rows == first.loss_rows
     with pytest.raises(OutputError, match="holds a run already; it is finished"):
         run_of(bert, out=tmp_path / "run", steps=2)

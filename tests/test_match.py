@@ -208,3 +208,8 @@ def test_models_between_checkpoints_are_at_one_distance(base, tmp_path):
         assert crossing.at == pytest.approx(40 * crossing.share)
     assert abs(found.mismatch) <= 0.004
     assert "interpolated model" in str(found)
+    for shown in (found, found.a, found.b.before, found.a.after, *runs):  # one line, and no tree of modules
+        assert len(repr(shown)) < 120
+        assert "\n" not in repr(shown)
+    assert repr(found) == f"<Match of a at {found.a.at:.4g} and b at {found.b.at:.4g}, cka = 0.85>"
+    assert repr(runs[0]) == "<Trajectory of a by cka, 2 points from 0 to 40>"

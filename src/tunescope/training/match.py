@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +26,10 @@ class Point:
 
     at: float
     value: float
-    model: Model | str | Path | None = None
+    model: Model | str | Path | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
     """A run as a sequence of checkpoints, in the order of their steps; `measure` is what their values are of.
 
@@ -71,6 +71,10 @@ class Trajectory:
         points = (Point(row["step"], row["value"], _checkpoint(root, row["step"])) for row in wanted)
         return replace(cls.of(points, name=root.name, measure=measure), start=_start(root, where))
 
+    def __repr__(self) -> str:
+        ends = f"{self.points[0].at:g} to {self.points[-1].at:g}"
+        return f"<Trajectory of {self.name}{f' by {self.measure}' if self.measure else ''}, {len(self.points)} points from {ends}>"
+
     @property
     def reached(self) -> tuple[float, float]:
         """The smallest and the largest value of its checkpoints."""
@@ -95,7 +99,7 @@ class Trajectory:
         return found
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Crossing:
     """Where one run meets the level.
 
@@ -115,6 +119,9 @@ class Crossing:
     mismatch: float
     model: Model | None = None
 
+    def __repr__(self) -> str:
+        return f"<Crossing of {self.run} at {self.at:.4g}, {self.value:.4g}>"
+
     def __str__(self) -> str:
         every = ", ".join(f"{at:.4g}" for at in self.every)
         of = "" if len(self.every) == 1 else f", crossing {self.taken + 1} of {len(self.every)} ({every})"
@@ -123,7 +130,7 @@ class Crossing:
         return f"{self.run}: at {self.at:.4g} {between}{of}; {what} {self.value:.4g}, {self.mismatch:+.2g} from the level"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Match:
     """Two runs at one level of a measure."""
 
@@ -141,6 +148,9 @@ class Match:
         """JSON-able."""
         sides = {side: _row(crossing) for side, crossing in (("a", self.a), ("b", self.b))}
         return {"measure": self.measure, "level": self.level, "mismatch": self.mismatch, **sides}
+
+    def __repr__(self) -> str:
+        return f"<Match of {self.a.run} at {self.a.at:.4g} and {self.b.run} at {self.b.at:.4g}, {self.measure} = {self.level:g}>"
 
     def __str__(self) -> str:
         return f"{self.measure} = {self.level:g}; {self.mismatch:+.2g} remains between the two\n  {self.a}\n  {self.b}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A model that was moved by an objective under an update rule, and how that went.
 
@@ -26,10 +26,15 @@ class Run:
 
     model: Model
     record: dict[str, Any]
-    loss_rows: list[dict[str, Any]] = field(repr=False)
-    step_rows: list[dict[str, Any]] = field(repr=False)
-    trajectory_rows: list[dict[str, Any]] = field(repr=False)
+    loss_rows: list[dict[str, Any]]
+    step_rows: list[dict[str, Any]]
+    trajectory_rows: list[dict[str, Any]]
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        name, rule = self.record["objective"]["name"], self.record["update"]["rule"]
+        where = f" in '{self.folder}'" if self.folder else ", kept in memory"
+        return f"<Run: {self.record['spec']['steps']:,} steps of {name} by {rule} from {self.record['base']['name']}{where}>"
 
     @property
     def losses(self) -> pandas.DataFrame:
