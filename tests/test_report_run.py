@@ -219,6 +219,45 @@ def test_the_headline_says_what_moved_how_far_and_what_came_of_it():
     )
 
 
+MLM, SIMCSE = {"name": "mlm", "share": 0.15}, {"name": "simcse", "temperature": 0.05}
+SUM = {"name": "mixture", "parts": [MLM, {"name": "contrastive"}], "weights": [0.5, 1.0]}
+WORDS = {
+    "plain": (MLM, "mlm", {"mlm_accuracy": "mlm accuracy"}),
+    "sum": (SUM, "mlm ×.5 + contrastive", {"0.mlm": "loss of mlm", "1.contrastive": "loss of contrastive"}),
+    "held": ({"name": "preserve", "objective": SIMCSE, "kind": "features", "weight": 2.0}, "simcse, held to the start ×2",
+             {"objective": "loss of simcse, without what holds it to the start", "view_distance": "view distance",
+              "distance_from_start": "relative squared distance from the start, on the texts to keep"}),
+    "sum held": ({"name": "preserve", "objective": SUM, "kind": "kl", "weight": 1.0}, "mlm ×.5 + contrastive, held to the start",
+                 {"0.mlm": "loss of mlm", "objective": "loss of mlm ×.5 + contrastive, without what holds it to the start",
+                  "distance_from_start": "KL from the start in nats, on the texts to keep"}),
+    "twice": ({"name": "mixture", "parts": [SIMCSE, SIMCSE], "weights": [1.0, 1.0]}, "simcse + simcse",
+              {"0.simcse": "loss of simcse 1", "1.view_distance": "view distance, of simcse 2"}),
+    "held inside": ({"name": "mixture", "parts": [MLM, {"name": "preserve", "objective": SIMCSE, "kind": "kl"}], "weights": [1.0, 0.25]},
+                    "mlm + (simcse, held to the start) ×.25", {"1.preserve": "loss of preserve"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_sums_and_what_holds_to_the_start_are_said_as_they_were_asked_for(case):
+    described, named, beside = WORDS[case]
+    payload = example_run()
+    payload["record"]["objective"] = described | {"max_length": 64}
+    payload["losses"], payload["steps"] = [{"step": 1, "loss": 1.0} | dict.fromkeys(beside, 0.25)], []
+    comma = "," if ", " in named else ""
+    assert run_words.headline(payload).startswith(f"1 step of {named}{comma} by lora moved 294,912")
+    assert [line.partition(":")[0] for line in run_words.beside_the_loss(payload)] == list(beside.values())
+    said = shown(payload)
+    assert not re.search(r"\b\d\.(mlm|simcse|contrastive|view)|distance_from_start|\bmixture\b", said)
+    assert f"objective {named}" in said
+
+
+def test_what_was_settled_is_told_by_part():
+    payload = example_run()
+    resolved = {"mixture": {"0.mlm": {"head": "own"}, "1.contrastive": {"pooling": "mean"}}}
+    payload["record"]["objective"] = {"name": "preserve", "objective": SUM, "kind": "kl", "weight": 1.0, "resolved": resolved}
+    assert "settled as mlm head own, contrastive pooling mean" in shown(payload)
+
+
 def test_geometry_alone_never_says_good_or_bad():
     payload = example_run(tau=5e-4)
     payload["trajectory"] = [row for row in payload["trajectory"] if row["kind"] == "geometry"]

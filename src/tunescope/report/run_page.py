@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tunescope.report import provenance, reading, run_reading, run_tables, run_words
+from tunescope.report import provenance, reading, run_objective, run_reading, run_tables, run_words
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import count
 from tunescope.report.page import filled
@@ -90,7 +90,7 @@ def _asked(record: dict[str, Any]) -> list[dict[str, str]]:
     spec = record.get("spec") or {}
     update = {key: value for key, value in (record.get("update") or {}).items() if key not in _LISTS}
     schedule = {key: value for key, value in (spec.get("schedule") or {}).items() if key not in ("lr", "steps", "epochs")}
-    rows = provenance.told(record.get("objective") or {}, _OBJECTIVE) + provenance.told(update, _UPDATE)
+    rows = provenance.told(run_objective.settings(record.get("objective") or {}), _OBJECTIVE) + provenance.told(update, _UPDATE)
     for name, data in (spec.get("data") or {}).items():
         rows += provenance.told({name: data} if not isinstance(data, dict) else _data(name, data), {})
     rows += provenance.told({key: spec[key] for key in _SPEC if key in spec}, _SPEC) + provenance.told(schedule, _SCHEDULE)

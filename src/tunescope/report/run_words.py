@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 
-from tunescope.report import outcome_words, reading, run_reading
+from tunescope.report import outcome_words, reading, run_objective, run_reading
 from tunescope.report.loss_curve import loss_rows
 from tunescope.report.numbers import amount, count, one_decimal, percent, signed, stated, three, two_digits
 from tunescope.report.run_reading import Row
@@ -28,16 +28,12 @@ def headline(payload: reading.Payload) -> str:
     update, steps = record.get("update") or {}, steps_of(payload)
     moved, total = update.get("parameters"), (update.get("parameters") or 0) + (update.get("frozen_parameters") or 0)
     what = f"{count(moved)} of {count(total)} parameters ({percent(moved / total)})" if moved and total else "the model"
-    made = f"{count(steps)} step{'s' if steps != 1 else ''} of {_objective(record)}"
+    asked = run_objective.named(record.get("objective") or {})
+    made = f"{count(steps)} step{'s' if steps != 1 else ''} of {asked}{',' if ', ' in asked else ''}"
     said = [f"{made} by {update.get('rule') or 'an unnamed rule'} moved {what}."]
     if not record.get("finished", True):
         said.append(f"The run is not finished: it was to make {count((record.get('spec') or {}).get('steps'))} steps.")
     return " ".join([*said, distance(payload)])
-
-
-def _objective(record: Row) -> str:
-    described = record.get("objective") or {}
-    return str(described.get("name") or "an unnamed objective")
 
 
 def distance(payload: reading.Payload) -> str:
@@ -99,11 +95,11 @@ def beside_the_loss(payload: reading.Payload) -> list[str]:
     rows = payload.get("losses") or []
     own = {"step", "epoch", "loss", "learning_rate", "gradient_norm"}
     names = dict.fromkeys(key for row in rows for key, value in row.items() if key not in own and isinstance(value, int | float))
-    found = []
+    asked, found = payload["record"].get("objective") or {}, []
     for name in names:
         values = [row[name] for row in rows if row.get(name) is not None]
-        found.append(f"{name.replace('_', ' ')}: {three(values[0])} at first, {three(values[-1])} at last, {three(min(values))} to "
-                     f"{three(max(values))} on the way")  # fmt: skip
+        found.append(f"{run_objective.beside(name, asked)}: {three(values[0])} at first, {three(values[-1])} at last, "
+                     f"{three(min(values))} to {three(max(values))} on the way")  # fmt: skip
     return found
 
 
