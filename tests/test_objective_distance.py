@@ -301,6 +301,52 @@ def test_the_page_escapes_loads_nothing_and_shows_every_objective():
         assert word in page, word
 
 
+def told(*rows: tuple[str, float, float, float]) -> dict:
+    """A payload of objectives at (distance, half of its interval, chance), chance give or take .05 (two standard deviations)."""
+    objectives = [{"name": "mlm", "refused": None, "is_reference": True, "distances": {"procrustes": {"value": 0.0}}}]
+    for name, value, half, null in rows:
+        found = {"value": value, "low": value - half, "high": value + half, "null": null, "null_sd": 0.025}
+        objectives.append({"name": name, "refused": None, "is_reference": False, "distances": {"procrustes": found}})
+    return {"reference": {"name": "mlm"}, "objectives": objectives}
+
+
+FAR, NEAR, WIDE, LESS = ("far", 1.2, 0.02, 1.22), ("near", 0.5, 0.1, 1.2), ("wide", 0.9, 0.3, 1.2), ("less", 0.8, 0.1, 1.2)
+
+
+NEAREST = "near pulls this model most like mlm: Procrustes distance .500 [.400, .600] where shuffled items give 1.200; "
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([NEAR], "near pulls this model nearer to mlm than shuffled items would: Procrustes distance .500 [.400, .600] where shuffled "
+                 "items give 1.200."),
+        ([WIDE], "wide pulls this model no nearer to mlm than shuffled items would: Procrustes distance .900 [.600, 1.200] where "
+                 "shuffled items give 1.200."),
+        ([FAR, WIDE], "None of wide, far pulls this model nearer to mlm than shuffled items would: wide is .900 [.600, 1.200] where "
+                      "shuffled items give 1.200."),
+        ([FAR, NEAR], f"{NEAREST}far least, 1.200 [1.180, 1.220] where shuffled items give 1.220. No nearer than shuffled items would be: "
+                      "far."),
+        ([LESS, NEAR], f"{NEAREST}less least, .800 [.700, .900] where shuffled items give 1.200."),
+    ],
+)  # fmt: skip
+def test_the_headline_calls_nearest_only_what_is_nearer_than_chance(rows, said):
+    from tunescope.report.objective_words import headline
+
+    assert headline(told(*rows)) == said
+
+
+def test_the_command_says_how_few_items_it_takes():
+    from typer.testing import CliRunner
+
+    from tunescope.cli import app
+    from tunescope.training.objective_items import FEWEST
+
+    run = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["distance", "base", "--objectives", "simcse", "--items", str(FEWEST - 1)])
+    assert run.exit_code == 2
+    assert {"--items", str(FEWEST)} <= {word.strip("':.") for word in run.output.split()}
+
+
 def test_the_command_writes_prints_and_refuses(tmp_path):
     from typer.testing import CliRunner
 

@@ -47,7 +47,7 @@ def distance(
             help="Such as mlm.head=fitted or simcse.temperature=.1. Repeatable.",
         ),
     ] = None,
-    items: Annotated[int, typer.Option("--items", min=1, help="Texts or pairs that are read, chosen by hash and seed.")] = 512,
+    items: Annotated[int, typer.Option("--items", min=10, help="Texts or pairs that are read, chosen by hash and seed.")] = 512,
     task: Annotated[
         str | None,
         typer.Option(

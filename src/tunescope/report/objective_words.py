@@ -23,27 +23,39 @@ def refusals(payload: reading.Payload) -> list[tuple[str, str]]:
 
 
 def headline(payload: reading.Payload) -> str:
-    """Which objective is nearest to the reference, which farthest, and whether any is as far as unrelated gradients."""
+    """Which objective is nearest to the reference, which farthest, and which are no nearer than unrelated gradients."""
     name, others = payload["reference"]["name"], [row for row in measured(payload) if not row["is_reference"]]
     if not others:
         return f"Only {name}, the reference, could be taken."
-    near, far = others[0], others[-1]
-    said = f"{near['name']} pulls this model most like {name}: Procrustes distance {_beside(near)}"
-    if len(others) > 1:
-        said += f"; {far['name']} least, {_beside(far)}"
-    unrelated = [row["name"] for row in others if _at_chance(row)]
-    end = f" No nearer than shuffled items would be: {', '.join(unrelated)}." if unrelated else ""
-    return f"{said}.{end}"
+    nearer, unrelated = ([row for row in others if _at_chance(row) == beyond] for beyond in (False, True))
+    if len(others) == 1:
+        how = "nearer" if nearer else "no nearer"
+        return f"{others[0]['name']} pulls this model {how} to {name} than shuffled items would: Procrustes distance {_beside(others[0])}."
+    if not nearer:
+        names = _listed(unrelated)
+        return f"None of {names} pulls this model nearer to {name} than shuffled items would: {others[0]['name']} is {_beside(others[0])}."
+    said = f"{nearer[0]['name']} pulls this model most like {name}: Procrustes distance {_beside(nearer[0])}"
+    said += f"; {others[-1]['name']} least, {_beside(others[-1])}" if others[-1] is not nearer[0] else ""
+    return f"{said}.{f' No nearer than shuffled items would be: {_listed(unrelated)}.' if unrelated else ''}"
+
+
+def _listed(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(row["name"] for row in rows)
 
 
 def _beside(row: dict[str, Any]) -> str:
     found = row["distances"]["procrustes"]
-    return f"{three(found['value'])} where shuffled items give {three(found['null'])}"
+    within = "" if found["low"] is None else f" {interval(found['low'], found['high'])}"
+    return f"{three(found['value'])}{within} where shuffled items give {three(found['null'])}"
 
 
 def _at_chance(row: dict[str, Any]) -> bool:
+    """Whether the distance, or what its 95% interval leaves open, lies within two standard deviations of that of shuffled items."""
     found = row["distances"]["procrustes"]
-    return found["null"] is not None and found["null_sd"] is not None and found["value"] >= found["null"] - 2 * found["null_sd"]
+    if found["null"] is None or found["null_sd"] is None:
+        return False
+    highest = found["value"] if found["high"] is None else found["high"]
+    return highest >= found["null"] - 2 * found["null_sd"]
 
 
 def subject(payload: reading.Payload) -> str:
