@@ -204,6 +204,18 @@ def test_of_very_many_points_some_are_drawn_with_first_and_last():
     assert len(Table(report.run_report(payload), "nps: change").rows[0]) == 1 + 101 + 1  # the table has them all
 
 
+@pytest.mark.parametrize("low", [3.2e-9, 7.2e-4, 1e-3, 0.0099, 0.97, 4.0])
+@pytest.mark.parametrize("times", [1.05, 1.44, 2.7, 3.3, 40.0, 1e3, 1e7])
+def test_a_logarithmic_axis_has_labels_enough_and_not_too_many(low, times):
+    found = step_sizes_chart._ticks(low, low * times)
+    assert 3 <= len(found) <= 9
+    assert found == sorted(set(found))
+    assert low <= found[0] <= found[-1] <= low * times
+    assert all(float(f"{value:.4g}") == value for value in found)  # numbers that are short to print
+    reach = np.log([low, *found, low * times])
+    assert np.diff(reach).max() <= 0.62 * np.log(times)  # and spread over the axis
+
+
 # Words
 
 

@@ -16,6 +16,7 @@ from tunescope.report.thinning import stretches
 HEIGHT = 300
 EACH, MOST = 120, 2400  # points of one line, and of all together
 _NAMED = 12  # groups that are all named
+_LABELLED = 3  # labels that an axis has at least
 
 
 def size_rows(payload: reading.Payload) -> list[Row]:
@@ -73,10 +74,15 @@ def _domain(rows: list[Row], tau: float | None) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, and what lies between where there are few."""
-    digits = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3000 else (1,)
+    """Powers of ten, and as much of what lies between them as makes three labels; within a very short range, whole steps of one size."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [value for power in powers for digit in digits if low <= (value := float(f"{digit}e{power}")) <= high]
+    for digits in (("1",), ("1", "3"), ("1", "2", "5"), ("1", "1.5", "2", "3", "5", "7")):
+        found = [value for power in powers for digit in digits if low <= (value := float(f"{digit}e{power}")) <= high]
+        if len(found) >= _LABELLED:
+            return found
+    power = math.floor(math.log10(high - low)) - 1
+    step = next(step for step in (50, 25, 20, 10, 5, 2, 1) if high // (step * 10.0**power) - low // (step * 10.0**power) >= _LABELLED)
+    return [float(f"{step * number}e{power}") for number in range(math.ceil(low / step / 10.0**power), int(high / step / 10.0**power) + 1)]
 
 
 def _tau(tables: Tables, tau: float | None, y: Any) -> list:
