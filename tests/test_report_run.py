@@ -410,6 +410,60 @@ def test_tunescope_tune_writes_the_page_and_names_it(tmp_path):
     assert "No point of this run was measured" in said
 
 
+def captions(payload: dict) -> dict[str, str]:
+    payload = run_page.reading.printable(payload)
+    return run_page._captions(payload, run_page.run_charts(payload))
+
+
+@pytest.mark.parametrize(
+    ("chart", "words", "has", "lacks"),
+    [
+        ("loss", "Thick: the running mean", lambda: example_run(steps=60), lambda: example_run(steps=4, points=(0, 4))),
+        ("loss", "Thin: every step", lambda: example_run(steps=60), lambda: example_run(steps=5000, points=(0, 5000))),
+        ("loss", "the models that were kept", example_run, lambda: unfinished()),
+        ("depth", "A line a point of the run", example_run, lambda: no_layers()),
+        ("depth", "stronger as it goes on", example_run, lambda: example_run(points=(0, 60))),
+        ("depth", "iamonds lie beyond", example_run, lambda: without_sites()),
+        ("depth", "Dashed: the change of an unrelated", example_run, lambda: far_from_chance()),
+        ("depth", "A start from which nothing is away", example_run, lambda: example_run(points=(10, 60))),
+        ("depth", "are drawn, and all are in the table", lambda: example_run(steps=400, points=tuple(range(0, 401, 4))), example_run),
+        ("sizes", "dashed: τ", lambda: example_run(tau=5e-4), example_run),
+        ("sizes", "stronger with depth", example_run, lambda: example_run(blocks=1)),
+        ("sizes", "what is in no block", example_run, lambda: changed(example_run(), steps=in_blocks())),
+        ("sizes", "medians of stretches", lambda: example_run(steps=5000, points=(0, 5000)), example_run),
+        ("outcomes", "Shaded", example_run, lambda: without_margin()),
+        ("outcomes", "one lucky point among many", example_run, lambda: example_run(points=(0, 60))),
+    ],
+)
+def test_captions_name_what_is_drawn_and_nothing_else(chart, words, has, lacks):
+    assert words in captions(has())[chart]
+    assert words not in captions(lacks())[chart]
+
+
+def without_sites() -> dict:
+    payload = example_run()
+    payload["trajectory"] = [row for row in payload["trajectory"] if row["kind"] != "geometry" or row["layer"] is not None]
+    return payload
+
+
+def far_from_chance() -> dict:
+    """Changes of a hundredth of those that reach the floor of chance."""
+    payload = example_run()
+    for row in geometry(payload, "nps") + geometry(payload, "relative_drift"):
+        row["change"] /= 100
+        row["value"] = row["change"] if row["measure"] == "relative_drift" else 1 - row["change"]
+    return payload
+
+
+def in_blocks() -> list[dict]:
+    return [row for row in example_run()["steps"] if row["group"] != "rest"]
+
+
+def without_margin() -> dict:
+    payload = example_run()
+    return changed(payload, trajectory=[row | {"margin": 0.0} for row in payload["trajectory"]])
+
+
 # Odd runs
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tunescope.report import provenance, reading, run_objective, run_reading, run_tables, run_words
+from tunescope.report import provenance, reading, run_captions, run_objective, run_reading, run_tables, run_words
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import count
 from tunescope.report.page import filled
@@ -62,11 +62,16 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "trajectory": run_words.trajectory(payload), "panels": _panels(payload, drawn), "missing": run_words.missing(payload),
         "distances": run_tables.distances(payload), "paths": _paths(payload, drawn), "outcomes": run_tables.outcomes(payload),
         "sizes": run_words.step_sizes(payload), "groups": run_tables.groups(payload), "tau": run_reading.tau(payload),
-        "asked": _asked(record), "identity": provenance.identity(record.get("base") or {}, {}),
+        "captions": _captions(payload, drawn), "asked": _asked(record), "identity": provenance.identity(record.get("base") or {}, {}),
         "definitions": [provenance.definition(payload, name) for name in run_reading.measures(payload)] if payload.get("measures") else [],
         "footer": f"Written by tunescope {versions.get('tunescope', '')}{f' on {made}' if made else ''}. "
                   "This file loads nothing and sends nothing.",
     }  # fmt: skip
+
+
+def _captions(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, str]:
+    return {"loss": run_captions.loss(payload), "depth": run_captions.depth(payload, drawn), "sizes": run_captions.sizes(payload),
+            "outcomes": run_captions.outcomes(payload)}  # fmt: skip
 
 
 def _panels(payload: reading.Payload, drawn: dict[str, dict]) -> list[dict[str, str]]:
