@@ -44,7 +44,7 @@ def settings(described: Described) -> Described:
     """Its settings as the page lists them: what it was in words first, then what every part was set to and what was settled for it."""
     if not described:
         return {}
-    found = {"name": named(described)}
+    found: Described = {"name": named(described)}
     for place, part in _leaves(described, ""):
         own = {key: value for key, value in part.items() if key not in _WHOLES}
         found |= {place: own} if place and own else own

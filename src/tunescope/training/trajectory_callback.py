@@ -283,7 +283,8 @@ class TrajectoryCallback(TrainerCallback):
         done = state.global_step - self._first
         left = points.left(state.global_step, state.epoch or 0.0, state.max_steps)
         whole = self.cost().training * (state.max_steps - self._first) / done
-        self._warn_dear(*((each.spent + left * each.each) / whole for each in (self._spending, self._judging)), whole)
+        geometry, outcomes = ((each.spent + left * each.each) / whole for each in (self._spending, self._judging))
+        self._warn_dear(geometry, outcomes, whole)
 
     def _warn_dear(self, geometry: float, outcomes: float, seconds: float) -> None:
         """Shares of a training that takes so many seconds."""
