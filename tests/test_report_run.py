@@ -440,6 +440,11 @@ def test_captions_name_what_is_drawn_and_nothing_else(chart, words, has, lacks):
     assert words not in captions(lacks())[chart]
 
 
+def test_the_page_prints_its_captions():
+    payload = example_run(tau=5e-4)
+    assert not [name for name, said in captions(payload).items() if said not in shown(payload)]
+
+
 def without_sites() -> dict:
     payload = example_run()
     payload["trajectory"] = [row for row in payload["trajectory"] if row["kind"] != "geometry" or row["layer"] is not None]

@@ -61,7 +61,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "loss": run_words.loss(payload), "beside": run_words.beside_the_loss(payload), "points": run_tables.points(payload),
         "trajectory": run_words.trajectory(payload), "panels": _panels(payload, drawn), "missing": run_words.missing(payload),
         "distances": run_tables.distances(payload), "paths": _paths(payload, drawn), "outcomes": run_tables.outcomes(payload),
-        "sizes": run_words.step_sizes(payload), "groups": run_tables.groups(payload), "tau": run_reading.tau(payload),
+        "sizes": run_words.step_sizes(payload), "groups": run_tables.groups(payload),
         "captions": _captions(payload, drawn), "asked": _asked(record), "identity": provenance.identity(record.get("base") or {}, {}),
         "definitions": [provenance.definition(payload, name) for name in run_reading.measures(payload)] if payload.get("measures") else [],
         "footer": f"Written by tunescope {versions.get('tunescope', '')}{f' on {made}' if made else ''}. "
