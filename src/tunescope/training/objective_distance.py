@@ -17,7 +17,7 @@ from tunescope.training.gradient_mean import LEVEL, GradientMean
 from tunescope.training.objective_gradients import ObjectiveGradients, Weights, objective_gradients
 from tunescope.training.objective_items import ObjectiveItems
 from tunescope.training.objective_names import names_apart
-from tunescope.training.objectives import OBJECTIVES, Contrastive, Objective, make_objective
+from tunescope.training.objectives import OBJECTIVES, Contrastive, Mixture, Objective, Preserve, make_objective
 from tunescope.training.split_half import SPLITS, split_half
 from tunescope.training.task_alignment import DRAWS, task_alignment, weight_change
 
@@ -202,7 +202,7 @@ def _reference(model: Model, asked: str | Objective | None) -> tuple[str | Objec
     stated = model.pretraining
     name = next((part for part in stated.split("+") if part in OBJECTIVES), None)
     if name is None:
-        known = ", ".join(OBJECTIVES)
+        known = ", ".join(name for name, kind in OBJECTIVES.items() if kind not in (Mixture, Preserve))  # those are made of others
         what = "is unknown" if stated == UNKNOWN else f"is {stated}, which is no objective here"
         raise InputError(f"what '{model.name}' was pretrained with {what}; name the objective to measure from (--reference): {known}")
     return name, "what it was pretrained with" if stated == name else f"of what it was pretrained with ({stated})"
