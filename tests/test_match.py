@@ -101,6 +101,8 @@ def test_a_found_model_is_the_perturbation_of_its_parameter_and_seed(base):
     assert "nps" in str(found)
     assert "for 0.5 ± 0.02" in str(found)
     assert "3 draws, mean ± sd; 60 texts" in str(found)
+    assert repr(found) == f"<AtDistance: {found}>"
+    assert len(repr(found.draws[0])) < 120  # no tree of modules
 
 
 def test_targets_that_cannot_be_met_are_refused_in_a_line(base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunescope.errors import ActivationError, Degenerate, InputError
@@ -23,7 +23,7 @@ DRAWS = 3
 class Draw:
     """One perturbed model: its seed, the parameter found, and the value of the measure there; `notes` say what to know of the search."""
 
-    model: Model
+    model: Model = field(repr=False)
     seed: int
     parameter: float
     value: float
@@ -31,7 +31,7 @@ class Draw:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AtDistance:
     """Models at one distance from their base: every draw is within `tolerance` of `target` by `measure` at the place `at`."""
 
@@ -58,6 +58,9 @@ class AtDistance:
         asked = {"measure": self.measure, "target": self.target, "tolerance": self.tolerance, "at": self.at}
         texts = {"texts": self.texts, "texts_sha256": self.texts_sha256}
         return {"kind": self.kind, "parameter": self.parameter, **asked, **texts, "found": found, "draws": draws}
+
+    def __repr__(self) -> str:
+        return f"<AtDistance: {self}>"
 
     def __str__(self) -> str:
         row = self.row()["found"]
