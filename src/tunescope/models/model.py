@@ -46,14 +46,14 @@ class Model:
     """
 
     name: str
-    module: nn.Module
-    tokenizer: Any
+    module: nn.Module = field(repr=False)
+    tokenizer: Any = field(repr=False)
     anatomy: Anatomy
     output: OutputHead = field(default_factory=OutputHead)
     max_length: int = DEFAULT_LENGTH
     lowercase: bool = False
     revision: str | None = None
-    peft: Any = None
+    peft: Any = field(default=None, repr=False)
     adapter_on: bool = False
     adapters: tuple[str, ...] = ()
     adapter: dict | None = None
