@@ -78,7 +78,7 @@ def finetune(
         schedule: fields of `training.run.spec.Schedule`, such as {"lr": 1e-4, "batch_size": 64, "precision": "bfloat16"}.
         train_drawn_head: whether a head of drawn weights learns along. fit_batches: for head="fitted".
         trajectory: arguments of `ts.TrajectoryCallback`, which measures at the checkpoints; None measures nothing.
-        callbacks, log_to, trainer: of the Trainer: further callbacks, "tensorboard", "wandb", …, and TrainingArguments (fsdp, …).
+        callbacks, log_to, trainer: of the Trainer: further callbacks, "tensorboard", "wandb", …, and TrainingArguments.
         loading: of `ts.load_model`, such as {"device": "cpu"}.
 
     Raises: InputError and UnknownName for what is asked, TextsError, ModelError (what objective or rule refuse), OutputError (the

@@ -134,7 +134,7 @@ def kept(learner: Learner) -> dict[str, nn.Parameter]:
 def trainer_arguments(
     folder: Path, schedule: Schedule, spec: RunSpec, *, device: torch.device, around: Surroundings
 ) -> TrainingArguments:
-    """The run as the Trainer is told of it, with further TrainingArguments by name, such as fsdp.
+    """The run as the Trainer is told of it, with further TrainingArguments by name.
 
     Raises InputError for what the Trainer does not know, or the run sets itself.
     """
@@ -162,6 +162,8 @@ def trainer_arguments(
         "ddp_find_unused_parameters": True,  # a pooler that no loss reads has no gradient
     }
     more = dict(around.trainer or {})
+    if sharded := sorted({"fsdp", "deepspeed"} & more.keys()):
+        raise InputError(f"trainer={{'{sharded[0]}': …}} was given; a run cannot keep weights that lie in shards yet: use plain torchrun")
     own = sorted(settings.keys() & more.keys())
     if own:
         raise InputError(f"trainer={{'{own[0]}': …}} was given, which the run sets itself; give it as an argument of finetune")
