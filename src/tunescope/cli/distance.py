@@ -117,17 +117,8 @@ def parse_settings(given: list[str] | None) -> dict[str, dict[str, Any]]:
         objective, dot, name = place.strip().partition(".")
         if not (equals and dot and objective and name and value):
             raise InputError(f"--set {text} asked for; give OBJECTIVE.SETTING=VALUE, such as mlm.head=fitted")
-        found.setdefault(objective, {})[name] = _value(value.strip())
+        found.setdefault(objective, {})[name] = options.parse_value(value.strip())
     return found
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
 def _finish(found: ObjectiveDistances, out: Path, *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -173,3 +173,15 @@ def parse_texts(given: list[str] | None) -> tuple[str | dict[str, str] | None, l
     return dict(zip(names, (path for _, path, _ in parsed), strict=True)), [
         name for name, (_, _, role) in zip(names, parsed, strict=True) if role == TUNING
     ]
+
+
+def parse_value(text: str) -> Any:
+    """A number where it is one, a comma-separated list where there are commas, else the word."""
+    if "," in text:
+        return tuple(parse_value(part) for part in text.split(","))
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

@@ -243,20 +243,8 @@ def _settings(given: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise InputError(f"--set {text} asked for; write NAME=VALUE, such as temperature=.02")
-        found[name.strip()] = _value(value.strip())
+        found[name.strip()] = options.parse_value(value.strip())
     return {k: v for k, v in found.items() if k not in of_rules}, {k: v for k, v in found.items() if k in of_rules}
-
-
-def _value(text: str) -> Any:
-    """A number where it is one, a comma-separated list where there are commas, else the word."""
-    if "," in text:
-        return tuple(_value(part) for part in text.split(","))
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
 def _points(text: str | None) -> list[float]:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tunescope.comparison.findings import describe
+from tunescope.folders import write_whole
 from tunescope.geometry import MEASURES
 from tunescope.report import run_report as render
-from tunescope.training.run.folder import LOSSES, REPORT, STEPS, TRAJECTORY, RunFolder, write_whole
+from tunescope.training.run.folder import LOSSES, REPORT, STEPS, TRAJECTORY, RunFolder
 
 
 def run_report(folder: str | Path) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tunescope.report import outcome_words, reading
+from tunescope.stats import agrees_by_chance
 
 Row = dict[str, Any]
 MOVED, FROZEN = "moved", "frozen"  # states of a group's step: it has a relative size; it had no tensor that trains
@@ -132,5 +131,4 @@ def agreements(rows: Sequence[Row]) -> list[float]:
 
 def by_noise(rows: Sequence[Row]) -> bool:
     """Whether a group's micro-batches did not agree: their mean agreement is at most two standard errors above zero."""
-    known = agreements(rows)
-    return len(known) >= 2 and statistics.fmean(known) <= 2 * statistics.stdev(known) / math.sqrt(len(known))
+    return agrees_by_chance(agreements(rows))

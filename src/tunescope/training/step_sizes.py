@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tunescope.errors import FormatError, InputError
+from tunescope.stats import agrees_by_chance
 from tunescope.training.agreement import Agreement
 from tunescope.training.step_groups import StepGroups, cached, group_norms, local, pieces
 
@@ -84,9 +85,8 @@ class StepLog:
         """
         noisy = []
         for index, group in enumerate(self.groups):
-            known = torch.tensor([float(step[index, 3]) for step in self._steps], dtype=torch.float64)
-            known = known[~known.isnan()]
-            if len(known) >= 2 and float(known.mean()) <= 2 * float(known.std()) / math.sqrt(len(known)):
+            known = [float(step[index, 3]) for step in self._steps if not step[index, 3].isnan()]
+            if agrees_by_chance(known):
                 noisy.append(group)
         return noisy
 

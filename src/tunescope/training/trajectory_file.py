@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tunescope.errors import AlignmentError, FormatError, InputError
+from tunescope.folders import write_whole
 from tunescope.geometry import MEASURES
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ Row = dict[str, Any]
 def write_rows(rows: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """The whole file, put in place at once: whoever reads it, or dies while it is written, finds the old one or the new one."""
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    draft = folder / f".{FILE}.draft"
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, folder / FILE)
+    write_whole(folder / FILE, text)
 
 
 def read_rows(folder: str | Path) -> list[Row]:

@@ -76,6 +76,13 @@ class Learner(nn.Module):
         """The body's config, which the Trainer reads."""
         return self.body.config
 
+    @property
+    def drawn(self) -> list[nn.Parameter]:
+        """The weights of its heads that are of no checkpoint, without what they share with the body."""
+        body = {id(parameter) for parameter in self.body.parameters()}
+        heads = [head for head in self.heads.values() if getattr(head, "drawn", False)]
+        return [parameter for head in heads for parameter in head.parameters() if id(parameter) not in body]
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         if self.objective.head == "fitted" and not self.fitted:
             raise InputError(f"{self.objective.name} with head='fitted' was run before its head was fitted; call fit_head first")

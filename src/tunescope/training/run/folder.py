@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from tunescope.errors import FormatError, InputError, OutputError
-from tunescope.folders import writable_folder
+from tunescope.folders import writable_folder, write_whole
 
 SCHEMA = "tunescope.run/1"
 RUN, LOSSES, STEPS, TRAJECTORY, REPORT = "run.json", "losses.jsonl", "steps.jsonl", "trajectory.jsonl", "report.html"
 CHECKPOINTS, CHECKPOINT, SNAPSHOTS = "checkpoints", "checkpoint.json", ".resume"
 BASE = "base"  # a base that was given as an object, which an adapter must find again
 PAIRED = "paired"  # the run that τ was taken from, where it was made for this one
-_DRAFT = ".part"
 
 
 @dataclass(frozen=True)
@@ -125,13 +123,6 @@ def has_ended(snapshot: Path) -> bool:
     state = json.loads((snapshot / "trainer_state.json").read_text(encoding="utf-8"))
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
     return state["global_step"] >= state["max_steps"] or bool(control.get("should_training_stop"))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The text under that name, or what was there before; never a part of it."""
-    draft = path.with_name(f".{path.name}{_DRAFT}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _parses(path: Path) -> bool:

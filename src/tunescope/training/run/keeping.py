@@ -96,7 +96,7 @@ def _own(learner: Learner) -> dict[str, Any]:
 def _trained(learner: Learner) -> dict[str, Any]:
     """Tensors of all heads that trained or were drawn, without what they share with the body."""
     body = {id(parameter) for parameter in learner.body.parameters()}
-    drawn = {id(p) for head in learner.heads.values() if getattr(head, "drawn", False) for p in head.parameters()}
+    drawn = {id(parameter) for parameter in learner.drawn}
     kept = ((name, p) for name, p in _named(learner.heads) if id(p) not in body and (p.requires_grad or id(p) in drawn))
     return {name: parameter.detach().cpu().contiguous().clone() for name, parameter in kept}
 

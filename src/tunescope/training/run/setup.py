@@ -30,15 +30,13 @@ _FIT_SEED = 1_000_003  # its batches come in another order than the run's
 
 @dataclass(frozen=True, eq=False)
 class RunSetup:
-    """A learner and what trains of it.
+    """A learner and what trains of it. tuned: the model as it is trained.
 
-    base: the model as it was (for LoRA on the same weights; otherwise what it was is in the first checkpoint). tuned: as it is trained.
     keeps_base: whether an adapter is to find its base in the run's own folder.
     """
 
     learner: Learner
     update: Update
-    base: Model
     tuned: Model
     keeps_base: bool = False
 
@@ -98,19 +96,17 @@ def mark(learner: Learner, request: Request, *, name: str, base_folder: Path) ->
     model, schedule = learner.model, request.schedule
     torch.manual_seed(request.seed)
     update = request.rule.apply(learner, lr=schedule.rate(request.rule.name), body=learner.body)
-    drawn = [p for head in learner.heads.values() if getattr(head, "drawn", False) for p in _own(head, learner.body)]
-    update = _with_heads(update, drawn, schedule) if request.train_drawn_head else _without(update, drawn)
+    update = _with_heads(update, learner.drawn, schedule) if request.train_drawn_head else _without(update, learner.drawn)
     update = replace(update, description=update.description | _counted(learner, update))
     if update.adapter is None:
-        return RunSetup(learner, update, model, replace(model, name=name))
+        return RunSetup(learner, update, replace(model, name=name))
     config, origin = update.adapter.peft_config[ADAPTER], model.origin
-    named = isinstance(origin, Folder)
     config.base_model_name_or_path = os.path.abspath(base_folder)
     if isinstance(origin, Folder):
         config.base_model_name_or_path = origin.name if origin.revision else os.path.abspath(origin.path)
-    worn = {"adapter_on": True, "adapters": (ADAPTER,), "adapter": describe(config, name=name), "worn": None}
-    base = replace(model, peft=update.adapter)
-    return RunSetup(learner, update, base, replace(base, name=name, warnings=[], **worn), keeps_base=not named)
+    worn = {"peft": update.adapter, "adapter_on": True, "adapters": (ADAPTER,), "adapter": describe(config, name=name), "worn": None}
+    tuned = replace(model, name=name, warnings=[], **worn)
+    return RunSetup(learner, update, tuned, keeps_base=not isinstance(origin, Folder))
 
 
 def _counted(learner: Learner, update: Update) -> dict[str, Any]:
@@ -120,11 +116,6 @@ def _counted(learner: Learner, update: Update) -> dict[str, Any]:
     counts = {"tensors": len(moving), "parameters": sum(p.numel() for p in moving), "frozen_tensors": len(every) - len(moving)}
     counts["frozen_parameters"] = sum(p.numel() for p in every) - counts["parameters"]
     return counts | {"groups": [shown(group) for group in update.groups]}
-
-
-def _own(head: nn.Module, body: nn.Module) -> list[nn.Parameter]:
-    shared = {id(parameter) for parameter in body.parameters()}
-    return [parameter for parameter in head.parameters() if id(parameter) not in shared]
 
 
 def _with_heads(update: Update, drawn: list[nn.Parameter], schedule: Schedule) -> Update:

@@ -127,7 +127,7 @@ class RunTrainer(Trainer):
 
 def kept(learner: Learner) -> dict[str, nn.Parameter]:
     """What trains or was drawn, by name; a tensor that several modules share is there once."""
-    drawn = {id(p) for head in learner.heads.values() if getattr(head, "drawn", False) for p in head.parameters()}
+    drawn = {id(parameter) for parameter in learner.drawn}
     return {name: p for name, p in learner.named_parameters() if p.requires_grad or id(p) in drawn}
 
 
