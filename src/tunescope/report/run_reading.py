@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tunescope.chance import agrees_by_chance
 from tunescope.report import outcome_words, reading
-from tunescope.stats import agrees_by_chance
 
 Row = dict[str, Any]
 MOVED, FROZEN = "moved", "frozen"  # states of a group's step: it has a relative size; it had no tensor that trains

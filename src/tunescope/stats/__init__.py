@@ -5,7 +5,6 @@ Axis legend of the package: n rows (texts or tokens), d / e features of base / t
 
 from __future__ import annotations
 
-from tunescope.stats.agreement import agrees_by_chance
 from tunescope.stats.bootstrap import mean_intervals
 from tunescope.stats.correlation import Association, Correlation, association, partial_pearson, partial_spearman, pearson, spearman
 from tunescope.stats.detectable import detectable_effect, discordant_power, discordant_sample_size, paired_power, paired_sample_size
@@ -23,7 +22,6 @@ __all__ = [
     "SeedSummary",
     "Spread",
     "Welch",
-    "agrees_by_chance",
     "association",
     "detectable_effect",
     "discordant_power",

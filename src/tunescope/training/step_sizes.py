@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tunescope.chance import agrees_by_chance
 from tunescope.errors import FormatError, InputError
-from tunescope.stats import agrees_by_chance
 from tunescope.training.agreement import Agreement
 from tunescope.training.step_groups import StepGroups, cached, group_norms, local, pieces
 
