@@ -29,11 +29,11 @@ ROWS = [
     {"geometry"},
     {"activations"},
     {"models", "texts"},
-    {"records", "identity", "stats", "folders", "ranks", "errors", "version", "reference"},
+    {"records", "identity", "stats", "chance", "folders", "ranks", "errors", "version", "reference"},
 ]
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
 BOTTOM = len(ROWS) - 1
-REPORT_IMPORTS = {"records", "stats", "errors", "version", "reference", "report"}
+REPORT_IMPORTS = {"records", "stats", "chance", "errors", "version", "reference", "report"}
 
 
 def part_of(path: Path) -> str:
