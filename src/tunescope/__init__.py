@@ -16,6 +16,7 @@ from tunescope.version import __version__ as __version__
 _HOME = {
     "Collection": "texts",
     "Comparison": "comparison",
+    "Dictionary": "features",
     "EqualStep": "training",
     "MEASURES": "geometry",
     "Pairs": "texts",
@@ -74,6 +75,7 @@ _HOME = {
     "subspace_overlap": "geometry.front",
     "svcca": "geometry.front",
     "tau_from": "training",
+    "train_sae": "features",
     "trustworthiness": "geometry.front",
     "weight_profile": "comparison.weights",
 }

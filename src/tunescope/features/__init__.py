@@ -7,5 +7,6 @@ trained side by side.
 from __future__ import annotations
 
 from tunescope.features.dictionary import Dictionary
+from tunescope.features.train_sae import train_sae
 
-__all__ = ["Dictionary"]
+__all__ = ["Dictionary", "train_sae"]
