@@ -58,10 +58,10 @@ def load_model(
     DeviceError, UnknownName (dtype, device_map, quantise), InputError, ActivationError (NaN or Inf in the weights).
     """
     check_asked(quantise, source)
-    options = _options(device, dtype, trust_remote_code, device_map, quantise)
+    options = loading_options(device, dtype, trust_remote_code, device_map, quantise)
     declared = pretraining and check_pretraining(pretraining)
     if isinstance(source, str | Path) or adapter is None:
-        loaded = _load(_find(source, revision, options, adapter=adapter), options, name=name)
+        loaded = load_source(find_source(source, revision, options, adapter=adapter), options, name=name)
     else:
         loaded = from_object(source, name=name, adapter=adapter)
     return loaded if declared is None else replace(loaded, pretraining=declared)
@@ -87,9 +87,9 @@ def load_pair(
 
     Raises as `load_model`, and InputError when base is None and cannot be read off tuned.
     """
-    options = _options(device, dtype, trust_remote_code, device_map)
+    options = loading_options(device, dtype, trust_remote_code, device_map)
     declared = pretraining and check_pretraining(pretraining)
-    pair = _load_pair(base, _find(tuned, tuned_revision, options), options, revision=revision)
+    pair = _load_pair(base, find_source(tuned, tuned_revision, options), options, revision=revision)
     if declared is None:
         return pair
     own = pair[1].pretraining
@@ -100,33 +100,33 @@ def load_pair(
 
 def _load_pair(base: Any, tuned: Any, options: dict, *, revision: str | None) -> tuple[Model, Model]:
     if not isinstance(tuned, Folder):
-        return _pair_of_objects(base, _load(tuned, options), options, revision=revision)
+        return _pair_of_objects(base, load_source(tuned, options), options, revision=revision)
     if base is None and not tuned.is_adapter:
         raise InputError(f"one model given, '{tuned.name}', and it is no adapter that names its base; give two, the base first")
-    base = _find(_base_of(tuned) if base is None else base, revision, options)
+    base = find_source(_base_of(tuned) if base is None else base, revision, options)
     if not tuned.is_adapter:
-        loaded = _load(base, options)
-        return loaded, _load(tuned, options, spare=loaded.tokenizer)
+        loaded = load_source(base, options)
+        return loaded, load_source(tuned, options, spare=loaded.tokenizer)
     if isinstance(base, Folder) and base.is_adapter:
         return _pair_of_adapters(base, tuned, options)
     return _load_on_base(tuned, base, options)
 
 
-def _find(source: Any, revision: str | None, options: dict, *, adapter: str | None = None) -> Any:
+def find_source(source: Any, revision: str | None, options: dict, *, adapter: str | None = None) -> Any:
     """The folder of a name; anything loaded is left as it is."""
     if not isinstance(source, str | Path):
         return source
     return find_folder(source, revision=revision, trust_remote_code=options["trust_remote_code"], adapter=adapter)
 
 
-def _load(source: Any, options: dict, *, name: str | None = None, spare: Any = None) -> Model:
+def load_source(source: Any, options: dict, *, name: str | None = None, spare: Any = None) -> Model:
     """spare: the tokenizer to read with where the folder holds none."""
     if isinstance(source, Model):
         return replace(source, name=name) if name else source
     if not isinstance(source, Folder):
         return from_object(source, name=name)
     if source.is_adapter:
-        return replace(_load_on_base(source, _find(_base_of(source), None, options), options)[1], name=name or source.name)
+        return replace(_load_on_base(source, find_source(_base_of(source), None, options), options)[1], name=name or source.name)
     body, anatomy, head, warned = load_body(source, **options)
     tokenizer, without = _tokenizer(source, options, spare)
     model = Model(
@@ -180,7 +180,7 @@ def _pair_of_objects(base: Any, tuned: Model, options: dict, *, revision: str | 
         raise InputError(f"no base given, and '{tuned.name}' carries no adapter to switch off; give the base model too")
     if base is None:
         return tuned.without_adapter(), replace(tuned, name=f"{tuned.name} + {tuned.adapter['name']}")
-    loaded = _load(_find(base, revision, options), options)
+    loaded = load_source(find_source(base, revision, options), options)
     if tuned.peft is not None and loaded.module is tuned.module and loaded.adapters in ((), tuned.adapters):
         return tuned.without_adapter(loaded.name), tuned
     return loaded, tuned
@@ -189,7 +189,7 @@ def _pair_of_objects(base: Any, tuned: Model, options: dict, *, revision: str | 
 def _load_on_base(folder: Folder, base: Any, options: dict) -> tuple[Model, Model]:
     """The base, and the adapter of `folder` on it: one copy of the weights, unless the adapter rewrites the base's own weights."""
     files = read_adapter(folder.path, asked=folder.name)
-    loaded = _load(base, options)
+    loaded = load_source(base, options)
     if loaded.peft is not None:
         raise AdapterError(f"the base '{loaded.name}' carries an adapter already; give the plain base, or merge that adapter first")
     body = loaded.module
@@ -198,28 +198,28 @@ def _load_on_base(folder: Folder, base: Any, options: dict) -> tuple[Model, Mode
         body = copy.deepcopy(body)  # never change a caller's object; never let an adapter write into the base we compare with
     fitted = fit(body, files, loaded.anatomy, base_name=loaded.name)
     peft = put(fitted, body, loaded.anatomy)
-    tuned = _wearing(replace(loaded, module=body, peft=peft), folder, fitted, options, warned=_other_base(files, base))
+    tuned = wearing(replace(loaded, module=body, peft=peft), folder, fitted, options, warned=_other_base(files, base))
     return (replace(loaded, peft=peft) if body is loaded.module else loaded), tuned
 
 
 def _pair_of_adapters(first: Folder, second: Folder, options: dict) -> tuple[Model, Model]:
     """Two adapters, each on the base it names: one copy of the weights when both are LoRA on one base, else two."""
-    bases = [_find(_base_of(folder), None, options) for folder in (first, second)]
+    bases = [find_source(_base_of(folder), None, options) for folder in (first, second)]
     files = [read_adapter(folder.path, asked=folder.name) for folder in (first, second)]
     alone = {each.config.peft_type for each in files} != {PeftType.LORA} or bases[0].path.resolve() != bases[1].path.resolve()
     if alone or bases[0].is_adapter:
-        return _load(first, options), _load(second, options)
-    loaded = _load(bases[0], options)
+        return load_source(first, options), load_source(second, options)
+    loaded = load_source(bases[0], options)
     check_in_memory(loaded.module, name=loaded.name, what="an adapter")
     if any(alters_base(each, loaded.module) for each in files):
-        return _load(first, options), _load(second, options)
+        return load_source(first, options), load_source(second, options)
     fitted = [fit(loaded.module, each, loaded.anatomy, base_name=loaded.name) for each in files]
     peft = put(fitted[0], loaded.module, loaded.anatomy)
     loaded = replace(loaded, peft=put(fitted[1], peft, loaded.anatomy, name=_SECOND))
-    return _wearing(loaded, first, fitted[0], options), _wearing(loaded, second, fitted[1], options, adapter=_SECOND)
+    return wearing(loaded, first, fitted[0], options), wearing(loaded, second, fitted[1], options, adapter=_SECOND)
 
 
-def _wearing(
+def wearing(
     loaded: Model, folder: Folder, fitted: Fitted, options: dict, *, adapter: str = DEFAULT, warned: list[str] | None = None
 ) -> Model:
     """The side of `loaded` on which the adapter of `folder`, called `adapter` in its wrapper, is switched on."""
@@ -252,7 +252,7 @@ def _other_base(files: AdapterFiles, base: Any) -> list[str]:
     return [f"the adapter '{files.name}' names '{files.base}' as its base; '{base.name}' was given and fits by name and shape"]
 
 
-def _options(device: str, dtype: str, trust_remote_code: bool, device_map: Any, quantise: str | None = None) -> dict:
+def loading_options(device: str, dtype: str, trust_remote_code: bool, device_map: Any, quantise: str | None = None) -> dict:
     if dtype not in DTYPES:
         raise UnknownName("dtype", dtype, DTYPES)
     placed = read_device_map(device_map, device=device)
