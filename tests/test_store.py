@@ -22,6 +22,7 @@ from tiny_models import save_model, tiny_model, tokenizer_for
 from tunescope.activations import manifest, store
 from tunescope.cli import app
 from tunescope.errors import ActivationError, AlignmentError, FormatError, InputError, OutputError, UnknownName
+from tunescope.folders import draft_folder
 
 TEXTS = sentences()
 WITHOUT = {"created", "seconds", "noise", "weights"}  # weights: a capture holds none to compare
@@ -210,7 +211,7 @@ def test_a_folder_with_anything_else_is_refused_and_kept(place, tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(OutputError, match=r"holds something else \(manifest.json\)"):
         ts.save_capture(place / "base", TEXTS, tmp_path)
-    draft = store.draft_folder(tmp_path / "new")
+    draft = draft_folder(tmp_path / "new")
     draft.mkdir()
     (draft / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"where the draft would be and holds something else \(notes.txt\)"):
@@ -372,7 +373,7 @@ def test_killed_at_twenty_random_moments_it_resumes_to_identical_files(place, tm
         time.sleep(draw.uniform(0.1, 1.5))
         process.kill()
         assert process.wait(60) == -9, "it was done before it was killed"
-        progress = store.draft_folder(tmp_path / "cut") / "progress.json"
+        progress = draft_folder(tmp_path / "cut") / "progress.json"
         far.append(json.loads(progress.read_text())["done"] if progress.exists() else 0)
     assert far == sorted(far)
     assert far[-1] > far[0]

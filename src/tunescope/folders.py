@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from tunescope.errors import OutputError
+from tunescope.errors import OutputError, TunescopeError
 
 DRAFT = ".tunescope-draft-"  # what a folder of ours that is still being written is called, up to a random ending
 
@@ -116,6 +117,52 @@ def _clear_drafts(path: Path, *, but: Path) -> None:
                     shutil.rmtree(left, ignore_errors=True)
             except OSError:
                 continue  # somebody is still writing it, or has just moved it
+
+
+class Resumable(Protocol):
+    """What is written piece by piece and outlives a killed process."""
+
+    finished: bool
+
+    def discard(self) -> None: ...
+
+
+Piecewise = TypeVar("Piecewise", bound=Resumable)
+
+
+def draft_folder(target: Path) -> Path:
+    """Where the draft of what will be `target` lies: beside it, hidden."""
+    whole = target.resolve()
+    return whole.with_name(f".{whole.name}.tunescope-draft")
+
+
+@contextmanager
+def resumable(target: Path, open_in: Callable[[Path], Piecewise], *, what: str) -> Iterator[Piecewise]:
+    """What `open_in` makes of the draft folder of `target`, held against other processes. It goes when an error of ours says that it cannot
+    be made; it stays after everything else, to be gone on with. what: what is being written, for messages.
+
+    Raises: OutputError.
+    """
+    folder, made = draft_folder(target), missing_folders(target.resolve().parent)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, wait=False):
+            draft = open_in(folder)
+            try:
+                yield draft
+            except TunescopeError:
+                if not draft.finished:
+                    draft.discard()
+                raise
+    except OutputError:
+        raise
+    except BlockingIOError as error:
+        raise OutputError(f"another process is writing a {what} to '{target}'; wait for it, or name another folder with --out") from error
+    except OSError as error:
+        kept = f"; what is done is kept in '{folder}', and the same call goes on from there" if folder.exists() else ""
+        raise OutputError(f"cannot write to '{target}': {error.strerror or error}{kept}") from error
+    finally:
+        remove_empty(made)
 
 
 @contextmanager

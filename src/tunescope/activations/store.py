@@ -18,8 +18,8 @@ from torch import Tensor
 from tunescope.activations.capture import SITES, Activations, capture, check_request
 from tunescope.activations.manifest import COUNTED, IDS, MANIFEST, TOKENS, Manifest, describe, difference, file_of, read_json, write_json
 from tunescope.activations.stored import Capture, load_capture
-from tunescope.errors import OutputError, TunescopeError
-from tunescope.folders import locked, missing_folders, remove_empty, writable_folder
+from tunescope.errors import OutputError
+from tunescope.folders import remove_empty, resumable, writable_folder
 from tunescope.models import load_model
 from tunescope.texts import Corpus, as_corpus
 
@@ -196,39 +196,11 @@ class Draft:
         return True
 
 
-def draft_folder(target: Path) -> Path:
-    """Where the draft of a capture lies: beside it, hidden."""
-    whole = target.resolve()
-    return whole.with_name(f".{whole.name}.tunescope-draft")
-
-
 @contextmanager
 def open_draft(target: Path, head: Manifest) -> Iterator[Draft]:
-    """The draft of a capture, held against other processes. It goes when an error of ours says that the capture cannot be made; it stays
-    after everything else, to be gone on with.
-
-    Raises: OutputError.
-    """
-    folder, made = draft_folder(target), missing_folders(target.resolve().parent)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, wait=False):
-            draft = Draft.of(folder, head)
-            try:
-                yield draft
-            except TunescopeError:
-                if not draft.finished:
-                    draft.discard()
-                raise
-    except OutputError:
-        raise
-    except BlockingIOError as error:
-        raise OutputError(f"another process is writing a capture to '{target}'; wait for it, or name another folder with --out") from error
-    except OSError as error:
-        kept = f"; what is done is kept in '{folder}', and the same call goes on from there" if folder.exists() else ""
-        raise OutputError(f"cannot write to '{target}': {error.strerror or error}{kept}") from error
-    finally:
-        remove_empty(made)
+    """The draft of a capture, see `folders.resumable`."""
+    with resumable(target, lambda folder: Draft.of(folder, head), what="capture") as draft:
+        yield draft
 
 
 def _check_same(folder: Path, found: Manifest, head: Manifest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -19,7 +20,7 @@ Contribution = Callable[[Tensor], Tensor]  # a module's input rows to the float3
 
 
 def tuned_modules(base: Model, tuned: Model) -> list[str]:
-    """The names of the modules a local delta can be asked of: those the adapter is on, or, of two models, those with weights of their own."""
+    """The modules a local delta can be asked of: those the adapter is on, or, of two models, those with weights of their own."""
     if tuned.adapter_on:
         layers = [(name, module) for name, module in tuned.module.named_modules() if isinstance(module, BaseTunerLayer)]
         return [name for name, module in layers if set(tuned.adapters) & set(module._all_available_adapter_names())]
@@ -35,7 +36,7 @@ def contribution(base: Model, tuned: Model, name: str) -> Contribution:
     Raises: UnknownName (no such module, or not adapted; the nearest are named), InputError (the base wears an adapter itself).
     """
     if base.adapter_on:
-        raise InputError(f"local deltas are of tuning against a plain base, and '{base.name}' wears an adapter itself; ask for residual deltas")
+        raise InputError(f"local deltas need a plain base, and '{base.name}' wears an adapter itself; ask for residual deltas")
     known = tuned_modules(base, tuned)
     if name not in known:
         raise UnknownName(f"{'adapted ' if tuned.adapter_on else ''}module of '{tuned.name}'", name, known)
@@ -67,7 +68,7 @@ def _low_rank(factors: list[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     return torch.stack([rows @ down @ up for down, up in factors]).sum(dim=0) if len(factors) > 1 else rows @ factors[0][0] @ factors[0][1]
 
 
-def _sides(layer: BaseTunerLayer, active: list[str]) -> tuple[nn.Module, nn.Module]:
+def _sides(layer: Any, active: list[str]) -> tuple[nn.Module, nn.Module]:
     """A float32 copy of the layer with these adapters switched on, and its base layer."""
     tuned = copy.deepcopy(layer).float().eval()
     tuned.enable_adapters(True)
@@ -80,7 +81,7 @@ def _difference(tuned: nn.Module, base: nn.Module, x: Tensor) -> Tensor:
     return tuned(rows) - base(rows)
 
 
-def _weight_change(base: nn.Module, tuned: nn.Module, *, name: str) -> Contribution:
+def _weight_change(base: Any, tuned: Any, *, name: str) -> Contribution:
     if type(base) is not type(tuned):
         raise ModelError(f"module '{name}' is a {type(base).__name__} in the base and a {type(tuned).__name__} in the tuned model")
     if not isinstance(base, nn.Linear | Conv1D):

@@ -243,7 +243,7 @@ def _check_together(base: Model, tuned: Mapping[str, Model]) -> None:
 
     for name, model in tuned.items():
         if not _FILE_NAME.fullmatch(name) or name in (BASE, NOISE):
-            raise InputError(f"'{name}' cannot name a tuned model: files are called after it; use letters, digits, . _ + -, not base or noise")
+            raise InputError(f"'{name}' cannot name a tuned model: files are called after it; use letters, digits, ._+-, not base, noise")
         if model.anatomy.width != base.anatomy.width:
             raise AlignmentError(
                 f"'{base.name}' is {base.anatomy.width} features wide and '{model.name}' {model.anatomy.width}; a delta needs equal widths"
@@ -251,5 +251,5 @@ def _check_together(base: Model, tuned: Mapping[str, Model]) -> None:
         if tokenizer(model) != tokenizer(base):
             raise AlignmentError(f"the tokenizers of '{base.name}' and '{model.name}' differ, so their rows are not of the same tokens")
         if model.lowercase != base.lowercase:
-            raise AlignmentError(f"of '{base.name}' and '{model.name}' only one lowercases its texts, so their rows are not of the same tokens")
+            raise AlignmentError(f"only one of '{base.name}' and '{model.name}' lowercases texts, so their rows are not of the same tokens")
 

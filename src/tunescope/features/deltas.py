@@ -124,7 +124,10 @@ KINDS: dict[str, Callable[[Model, Mapping[str, Model], Iterable[Place] | None], 
 
 
 def make_delta(kind: str, base: Model, tuned: Mapping[str, Model], layers: Iterable[Place] | Place | None) -> Delta:
-    """The kind of that name at these places; None asks for every layer. Raises UnknownName (kind, module), InputError (a layer outside, none)."""
+    """The kind of that name at these places; None asks for every layer.
+
+    Raises UnknownName (kind, module), InputError (a layer outside, none).
+    """
     if kind not in KINDS:
         raise UnknownName("kind of delta", kind, KINDS)
     return KINDS[kind](base, tuned, (layers,) if isinstance(layers, int | str) else layers)
@@ -168,6 +171,6 @@ def _layers(asked: Iterable[Place] | None, models: tuple[Model, ...], *, first: 
         last = model.anatomy.n_layers
         outside = [place for place in wanted if place not in range(first, last + 1)]
         if outside or not wanted:
-            begin = "0 (embeddings)" if first == 0 else f"{first}"
-            raise InputError(f"layer {outside[0] if outside else 'none'} asked for; {kind} deltas of '{model.name}' are at {begin} to {last}")
+            begin, found = "0 (embeddings)" if first == 0 else f"{first}", outside[0] if outside else "none"
+            raise InputError(f"layer {found} asked for; {kind} deltas of '{model.name}' are at {begin} to {last}")
     return tuple(sorted(wanted, key=int))

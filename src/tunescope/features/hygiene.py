@@ -29,7 +29,7 @@ class Hygiene:
 
     def __post_init__(self) -> None:
         if self.sinks is not None and not self.sinks > 1:
-            raise InputError(f"sinks={self.sinks!r} asked for: so many times the median norm is an attention sink; give more than 1, or None")
+            raise InputError(f"sinks={self.sinks!r} asked for; a sink is so many times the median norm: give more than 1, or None")
 
     def kept(self, counted: Tensor) -> Tensor:
         """Flat positions (rows,) in a batch (b, t) of the tokens that stay, sinks not yet looked for; `counted` marks those that count."""
@@ -68,8 +68,8 @@ class Dropped:
 
     def __add__(self, other: Dropped) -> Dropped:
         at = {place: self.sinks_at.get(place, 0) + other.sinks_at.get(place, 0) for place in self.sinks_at | other.sinks_at}
-        numbers = (getattr(self, name) + getattr(other, name) for name in ("read", "first", "special", "sinks", "kept"))
-        return Dropped(*numbers, at)
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in ("read", "first", "special", "sinks", "kept")}
+        return Dropped(**numbers, sinks_at=at)
 
     def describe(self) -> dict:
         """JSON-able."""

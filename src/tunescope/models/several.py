@@ -11,7 +11,7 @@ from peft import PeftType
 from tunescope.errors import InputError
 from tunescope.models.adapters import AdapterFiles, read_adapter
 from tunescope.models.fit import Fitted, alters_base, fit, put
-from tunescope.models.load import find_source, load_source, loading_options, wearing, load_pair
+from tunescope.models.load import find_source, load_pair, load_source, loading_options, wearing
 from tunescope.models.model import Model
 from tunescope.models.placement import check_in_memory
 from tunescope.models.sources import Folder
