@@ -6,7 +6,17 @@ trained side by side.
 
 from __future__ import annotations
 
+from tunescope.features.delta_pass import delta_batches
+from tunescope.features.delta_saving import save_deltas
+from tunescope.features.delta_store import DeltaStore, load_deltas
 from tunescope.features.dictionary import Dictionary
 from tunescope.features.train_sae import train_sae
 
-__all__ = ["Dictionary", "train_sae"]
+__all__ = [
+    "DeltaStore",
+    "Dictionary",
+    "delta_batches",
+    "load_deltas",
+    "save_deltas",
+    "train_sae",
+]

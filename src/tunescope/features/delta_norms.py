@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tunescope.errors import NotEnoughRows
+from tunescope.features.partial_forward import Place
+
+if TYPE_CHECKING:
+    from tunescope.features.delta_pass import DeltaBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +62,20 @@ class NormSummary:
     relative: float
     squared: float
     constant: float
+
+
+def norm_table(batches: Iterable[DeltaBatch], *, split: str | None = None) -> dict[tuple[str, Place], NormSummary]:
+    """The table by (adapter, place) of deltas that pass by. split: "train" or "held_out" rows only.
+
+    Raises NotEnoughRows when no row came by.
+    """
+    table: dict[tuple[str, Place], DeltaNorms] = {}
+    for batch in batches:
+        mine = slice(None) if split is None else batch.held_out == (split == "held_out")
+        for key, delta in batch.deltas.items():
+            piece = DeltaNorms.of(delta[mine], batch.x[key[1]][mine])
+            table[key] = table[key] + piece if key in table else piece
+    return {key: sums.summary() for key, sums in table.items()}
 
 
 def root_mean_square(rows: int, squares: float, mean: Tensor) -> float:

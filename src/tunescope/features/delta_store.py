@@ -1,8 +1,8 @@
-"""Deltas on disk: written once, crash-safe, and read in shuffled order, in their own order, or as a table of norms."""
+"""A finished store of deltas: read in shuffled order, in its own order, or as a table of norms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,30 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunescope.activations.manifest import MANIFEST, read_json
-from tunescope.errors import AlignmentError, InputError, OutputError, UnknownName
-from tunescope.features.delta_draft import MEANS, PROGRESS, Draft, OpenShard, Stream, shard_file, shard_key, token_file
-from tunescope.features.delta_manifest import (
-    DTYPES,
-    SPLITS,
-    Layout,
-    Manifest,
-    check_room,
-    describe,
-    difference,
-    identities,
-    laid_out,
-    read_layout,
-    read_manifest,
-    streams_of,
-)
+from tunescope.errors import AlignmentError, InputError, UnknownName
+from tunescope.features.delta_draft import MEANS, Stream, shard_file, shard_key, token_file
+from tunescope.features.delta_manifest import DTYPES, SPLITS, Manifest, difference, identities, read_manifest
 from tunescope.features.delta_norms import DeltaNorms, NormSummary, root_mean_square
-from tunescope.features.delta_pass import Calibration, DeltaPass
-from tunescope.features.hygiene import Hygiene
 from tunescope.features.partial_forward import Place, place_name
 from tunescope.features.shards import check_length, check_sum, read_into
 from tunescope.features.shuffled import windowed_batches
-from tunescope.folders import draft_folder, resumable, writable_folder
 from tunescope.models import Model
 from tunescope.texts import as_corpus
 
@@ -43,7 +26,7 @@ WINDOW = 256 * 2**20  # bytes of rows that shuffled reading holds in memory, by 
 
 @dataclass(frozen=True, eq=False)
 class StoredRows:
-    """The rows of one layer, adapter and split of a store; a `DeltaRows`. Memory of `batches`: `window_bytes`, and a batch.
+    """The rows of one layer, adapter and split of a store; read as training reads rows. Memory of `batches`: `window_bytes`, and a batch.
 
     The order of an epoch: shards shuffled, rows shuffled within `window` shards, each shard read once and in one piece. The first time a
     shard is read by a store, its checksum is checked.
@@ -77,7 +60,11 @@ class StoredRows:
         return self.window * max(self.sizes, default=0) * self.width * DTYPES[self.store.manifest["dtype"]].itemsize
 
     def batches(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Tensor]:
-        """See `DeltaRows`. Raises FormatError naming a shard that is damaged."""
+        """Full batches (batch_size, d) float32, from batch `skip` on without reading what is before it; every row at most once an epoch,
+        the last rows % batch_size left out; the order is a function of (seed, epoch) alone.
+
+        Raises: FormatError naming a shard that is damaged, NotEnoughRows when not one batch is full.
+        """
         return windowed_batches(
             self.sizes, partial(self.store.read, self.stream, self.split), width=self.width, dtype=DTYPES[self.store.manifest["dtype"]],
             window=self.window, batch_size=batch_size, seed=seed, epoch=epoch, skip=skip,
@@ -190,57 +177,6 @@ class DeltaStore:
             raise UnknownName(kind, name, known)
 
 
-def save_deltas(
-    base: Model,
-    tuned: Mapping[str, Model],
-    texts: Any,
-    folder: str | Path,
-    *,
-    layers: Iterable[Place] | Place | None = None,
-    kind: str = "residual",
-    dtype: str = "float32",
-    batch_size: int = 32,
-    max_length: int | None = None,
-    prompt: str | None = None,
-    hygiene: Hygiene | None = None,
-    held_out_share: float = 0.1,
-    noise: bool = False,
-    base_rows: bool = False,
-    shard_rows: int | None = None,
-    announce: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> DeltaStore:
-    """Run texts through a base and its tuned models once and keep the deltas in a folder; memory does not grow with the texts.
-
-    The same call after an interruption (Ctrl-C, kill -9, a full disk) goes on from the last whole shard, and the files come out as if
-    nothing had happened, byte for byte. A folder that already holds these very deltas is returned as it is.
-
-    Arguments as in `delta_batches`. dtype: of what is stored, float32 or bfloat16, of a difference made in float32. base_rows: keep the
-    base's own rows too, as the adapter "base". shard_rows: tokens a shard; None makes files of up to 32 MB. announce: is told the size
-    in one line before anything is written. progress(done, total) counts batches.
-
-    Raises: OutputError (no room on the disk, the folder holds something else or deltas whose named field differs), and what
-    `delta_batches` raises; then no draft is left.
-    """
-    path = writable_folder(folder)
-    _check_empty(path)
-    reading: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "prompt": prompt}
-    chosen: dict[str, Any] = {"hygiene": hygiene, "held_out_share": held_out_share, "noise": noise}
-    whole = DeltaPass.of(base, tuned, texts, layers=layers, kind=kind, **reading, **chosen)
-    streams = streams_of(whole, base_rows=base_rows)
-    head = describe(whole, streams, dtype=dtype) | ({} if shard_rows is None else {"shard_rows": shard_rows})
-    if _held(path, head):
-        return load_deltas(path)
-    layout, calibration = _layout(path, head, whole, streams, shard_rows)
-    if announce is not None:
-        announce(layout.say(whole.most_rows))
-    with resumable(path, lambda place: Draft.of(place, head | laid_out(layout, calibration), layout), what="store of deltas") as draft:
-        if not draft.finished:
-            _write(draft, whole, calibration, progress)
-        draft.move_to(path)
-    return load_deltas(path)
-
-
 def load_deltas(folder: str | Path) -> DeltaStore:
     """Open a store. Raises FormatError when there is none, its schema is not one this version reads, or a file is missing or cut off."""
     path = Path(folder)
@@ -248,54 +184,3 @@ def load_deltas(folder: str | Path) -> DeltaStore:
     for file, seal in store._files():
         check_length(path / file, seal)
     return store
-
-
-def _write(draft: Draft, whole: DeltaPass, calibration: Calibration, progress: Callable[[int, int], None] | None) -> None:
-    shard, dropped = OpenShard(draft.layout), draft.dropped
-    start, row = draft.next
-    for batch in whole.batches(calibration, start=start):
-        while row < len(batch):
-            row += shard.add(batch, row)
-            if shard.full:
-                draft.seal(shard, batch=batch.number, row=row, dropped=dropped)
-        row, dropped = 0, dropped + batch.dropped
-        if progress is not None:
-            progress(batch.number + 1, len(whole.plan))
-    if shard.filled:
-        draft.seal(shard, batch=len(whole.plan), row=0, dropped=dropped)
-    draft.complete(dropped)
-
-
-def _layout(
-    path: Path, head: Manifest, whole: DeltaPass, streams: list[Stream], shard_rows: int | None
-) -> tuple[Layout, Calibration]:
-    """What an unfinished draft of the same deltas fixed, or what a first sample of rows fixes now; the disk has room for the rest."""
-    left = draft_folder(path) / PROGRESS
-    found = read_json(left)["deltas"] if left.is_file() else None
-    if found is not None and difference(found, head, also=("versions", "shard_rows")) is None:
-        layout, calibration = read_layout(found)
-        done = sum(file.stat().st_size for file in left.parent.rglob("*.safetensors"))
-    else:
-        calibration = whole.calibrate()
-        layout, done = Layout.of(streams, calibration, dtype=head["dtype"], shard_rows=shard_rows), 0
-    check_room(path, layout, whole.most_rows, done=done)
-    return layout, calibration
-
-
-def _check_empty(path: Path) -> None:
-    """Raises OutputError unless the folder is absent, empty, or holds a store (which is never overwritten)."""
-    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    if names and MANIFEST not in names:
-        raise OutputError(f"'{path}' holds something else ({', '.join(names[:3])}); name another folder, or empty it")
-
-
-def _held(path: Path, head: Manifest) -> bool:
-    """Whether the folder already holds the deltas asked for. Raises OutputError when it holds anything else."""
-    if not (path / MANIFEST).is_file():
-        return False
-    found = read_json(path / MANIFEST)
-    if not isinstance(found, dict) or found.get("schema") != head["schema"]:
-        raise OutputError(f"'{path}' holds something else ({MANIFEST}); name another folder, or empty it")
-    if differs := difference(found, head, also=("shard_rows",)):
-        raise OutputError(f"'{path}' holds other deltas: {differs}; name another folder, or remove these")
-    return True

@@ -3,74 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from tunescope.errors import ActivationError, InputError, NotEnoughRows
-from tunescope.features.delta_norms import root_mean_square
-
-
-class DeltaRows(Protocol):
-    """What a dictionary is trained on: Δ rows (rows, width), their mean and size, and batches of them in a shuffled order.
-
-    mean (d,) float64 and rms = √(E|Δ − mean|² / d) are of all rows. `batches` gives full batches (batch_size, d) in float32 on the CPU,
-    every row at most once an epoch (the last rows % batch_size are left out), in an order that is a function of (seed, epoch) alone.
-    skip: begin at that batch, without reading what is before it.
-    """
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def mean(self) -> Tensor: ...
-    @property
-    def rms(self) -> float: ...
-    def batches(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Tensor]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayRows:
-    """Rows in memory: one window, so every order is equally likely. Make it with `of`."""
-
-    array: Float[Tensor, "rows d"]
-    mean: Float[Tensor, " d"]
-    rms: float
-
-    @classmethod
-    def of(cls, array: Tensor | np.ndarray) -> ArrayRows:
-        """The rows, of any floating type, left where they are. Raises InputError unless (rows, d), ActivationError for NaN or Inf."""
-        rows = torch.as_tensor(array)
-        if rows.dim() != 2 or not len(rows) or not rows.is_floating_point():
-            raise InputError(f"rows of shape {tuple(rows.shape)} and type {rows.dtype} given; floating (rows, features) are needed")
-        total, squares = sums_of(rows)
-        if not torch.isfinite(total).all():
-            bad = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
-            raise ActivationError(f"row {bad:,} of the rows given holds NaN or Inf; take it out, or find out where it comes from")
-        mean = total / len(rows)
-        return cls(rows, mean, root_mean_square(len(rows), squares, mean))
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.array)
-
-    @property
-    def width(self) -> int:
-        """Features of a row."""
-        return self.array.shape[1]
-
-    def batches(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Tensor]:
-        """See `DeltaRows`."""
-        check_batches(self.rows, batch_size, skip)
-        order = torch.from_numpy(_draw(seed, epoch, 0).permutation(self.rows))
-        for start in range(skip * batch_size, self.rows - batch_size + 1, batch_size):
-            yield self.array[order[start : start + batch_size]].float()
+from tunescope.errors import InputError, NotEnoughRows
 
 
 def windowed_batches(
@@ -138,7 +76,7 @@ def _pieces(chosen: Tensor, batch_size: int, waiting: int) -> Iterator[Tensor]:
 
 def _fill(held: Tensor, blocks: np.ndarray, sizes: Sequence[int], read: Callable[[int, Tensor], None]) -> None:
     start = 0
-    for block in blocks:
+    for block in (block for block in blocks if sizes[block]):
         read(int(block), held[start : start + sizes[block]])
         start += sizes[block]
 
