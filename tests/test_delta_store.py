@@ -346,10 +346,10 @@ save_deltas(*sides, texts, out, layers=[1, 3], shard_rows=256, batch_size=4, pro
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_resumes_to_identical_files(place, tmp_path):
-    """kill -9 ten times: what is sealed only grows, and the shards and the manifest are those of an undisturbed run, byte for byte."""
+    """kill -9 eight times: what is sealed only grows, and the shards and the manifest are those of an undisturbed run, byte for byte."""
     draw = random.Random(0)
     words = sorted({word for text in TEXTS for word in text.split()})
-    (tmp_path / "texts.txt").write_text("".join(" ".join(draw.choices(words, k=draw.randint(3, 30))) + "\n" for _ in range(6000)))
+    (tmp_path / "texts.txt").write_text("".join(" ".join(draw.choices(words, k=draw.randint(3, 30))) + "\n" for _ in range(1500)))
 
     def start(out: str) -> subprocess.Popen:
         command = [sys.executable, "-c", KILLED, place, tmp_path / "texts.txt", tmp_path / out]
@@ -358,15 +358,17 @@ def test_killed_at_random_moments_it_resumes_to_identical_files(place, tmp_path)
             assert said.readline() == "ready\n"
         return process
 
+    began = time.monotonic()
     assert start("whole").wait(300) == 0
+    whole = time.monotonic() - began
     sealed = []
-    for _ in range(10):
+    for _ in range(8):
         process = start("cut")
-        time.sleep(draw.uniform(0.5, 2.0))
+        time.sleep(draw.uniform(0.02, 0.15) * whole)  # some fall into the sample, most into the pass
         process.send_signal(signal.SIGKILL)
         assert process.wait(60) == -signal.SIGKILL, "it was done before it was killed"
         sealed.append(len(list(draft_folder(tmp_path / "cut").glob("sealed.*.json"))))
     assert sealed == sorted(sealed)
-    assert sealed[-1] > 3
+    assert sealed[-1] > 0
     assert start("cut").wait(300) == 0
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")

@@ -25,6 +25,7 @@ from tunescope.texts import Corpus, as_corpus
 
 BASE, NOISE = "base", "noise"  # names of the base's own rows, and of base − base in another batch composition
 SAMPLE = 4096  # rows the median norms are read from
+TOGETHER = 4096  # tokens of batches that are run through one model before the next has its turn
 _FILE_NAME = re.compile(r"[\w+-][\w.+-]*")
 
 
@@ -127,7 +128,7 @@ class DeltaPass:
         for number in chosen:
             ids, mask, counted = self._collated(self.plan[number])
             kept = self.hygiene.kept(counted)
-            with quietly(), torch.no_grad():
+            with quietly(), torch.no_grad(), self.base.active():
                 rows = rows_at(self.base, ids, mask, kept, self.places, stop=False)
             for place, values in rows.items():
                 self._check_finite(self.base, place, values, self._places(number, kept, ids)[0])
@@ -138,13 +139,38 @@ class DeltaPass:
         return Calibration(medians, widths, len(joined[self.places[0]]))
 
     def batches(self, calibration: Calibration, *, start: int = 0) -> Iterator[DeltaBatch]:
-        """The batches from number `start` on."""
-        for number in range(start, len(self.plan)):
+        """The batches from number `start` on. Short ones are run several at a time: switching an adapter costs what many tokens do."""
+        for numbers in self._groups(start):
             with quietly(), torch.no_grad():
-                batch = self._batch(number, calibration)
-            yield batch
+                group = self._group(numbers, calibration)
+            yield from group
 
-    def _batch(self, number: int, calibration: Calibration) -> DeltaBatch:
+    def _groups(self, start: int) -> Iterator[list[int]]:
+        numbers: list[int] = []
+        tokens = 0
+        for number in range(start, len(self.plan)):
+            size = int(self.tokens.lengths[self.plan[number]].sum())
+            if numbers and tokens + size > TOGETHER:
+                yield numbers
+                numbers, tokens = [], 0
+            numbers, tokens = [*numbers, number], tokens + size
+        if numbers:
+            yield numbers
+
+    def _group(self, numbers: list[int], calibration: Calibration) -> list[DeltaBatch]:
+        with self.base.active():
+            batches = [self._of_base(number, calibration) for number in numbers]
+            for batch, found in batches if self.noise else ():
+                batch.deltas.update({(NOISE, place): (rows - found.x[place]).cpu() for place, rows in self._recomposed(found).items()})
+        for name, model in self.tuned.items():
+            with model.active():
+                for batch, found in batches:
+                    for place, rows in self.delta.of(name, model, found).items():
+                        batch.deltas[name, place] = self._check_finite(model, place, rows, batch.document).cpu()
+        return [batch for batch, _ in batches]
+
+    def _of_base(self, number: int, calibration: Calibration) -> tuple[DeltaBatch, BasePass]:
+        """A batch with the base's rows, and what its deltas start from."""
         ids, mask, counted = self._collated(self.plan[number])
         found = base_pass(self.base, ids, mask, self.hygiene.kept(counted), self.delta)
         document, position, token = self._places(number, found.kept, ids)
@@ -154,17 +180,9 @@ class DeltaPass:
         stays = ~torch.stack(list(sinks.values())).any(dim=0) if sinks else torch.ones(len(document), dtype=torch.bool)
         found = found.only(stays)
         document, position, token = document[stays], position[stays], token[stays]
-        deltas = {
-            (name, place): self._check_finite(model, place, rows, document).cpu()
-            for name, model in self.tuned.items()
-            for place, rows in self.delta.of(name, model, found).items()
-        }
-        if self.noise:
-            deltas |= {(NOISE, place): (rows - found.x[place]).cpu() for place, rows in self._recomposed(found).items()}
         dropped = Dropped.of(self.hygiene, mask.cpu(), counted.cpu(), sinks, len(document))
-        held = torch.from_numpy(self.held)[document.long()]
         x = {place: rows.cpu() for place, rows in found.x.items()}
-        return DeltaBatch(number, document, position, token, held, x, deltas, dropped)
+        return DeltaBatch(number, document, position, token, torch.from_numpy(self.held)[document.long()], x, {}, dropped), found
 
     def _collated(self, batch: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         return collate(self.tokens, batch, pad_id=self.base.tokenizer.pad_token_id or 0, device=self.base.device)

@@ -46,7 +46,7 @@ class Delta(Protocol):
     keeps_inputs: bool
 
     def of(self, name: str, model: Model, base: BasePass) -> dict[Place, Tensor]:
-        """Δ (rows, d) float32 by place, for the tuned model of that name."""
+        """Δ (rows, d) float32 by place, for the tuned model of that name, which is active."""
         ...
 
 
@@ -73,13 +73,12 @@ class Patched:
 
     def of(self, name: str, model: Model, base: BasePass) -> dict[Place, Tensor]:
         found = {}
-        with model.active():
-            for place in self.places:
-                args, kwargs = base.inputs[place]
-                out = module_at(model, place)(*args, **kwargs)
-                states = check_states(out[0] if isinstance(out, tuple) else out, tuple(base.ids.shape), place_name(place))
-                rows = take(states, base.kept)
-                found[place] = rows - base.x[place].to(rows.device)
+        for place in self.places:
+            args, kwargs = base.inputs[place]
+            out = module_at(model, place)(*args, **kwargs)
+            states = check_states(out[0] if isinstance(out, tuple) else out, tuple(base.ids.shape), place_name(place))
+            rows = take(states, base.kept)
+            found[place] = rows - base.x[place].to(rows.device)
         return found
 
 
@@ -103,8 +102,7 @@ class Local:
 
     def of(self, name: str, model: Model, base: BasePass) -> dict[Place, Tensor]:
         reads = {place: self._read(name, place, base) for place in self.places}
-        with model.active():
-            return forward_until_read(model, base.ids, base.mask, reads, stop=may_stop(model))
+        return forward_until_read(model, base.ids, base.mask, reads, stop=may_stop(model))
 
     def _read(self, name: str, place: Place, base: BasePass) -> Read:
         def read(args: tuple, kwargs: dict[str, Any], states: Tensor) -> Tensor:
@@ -134,21 +132,19 @@ def make_delta(kind: str, base: Model, tuned: Mapping[str, Model], layers: Itera
 
 
 def rows_at(model: Model, ids: Tensor, mask: Tensor, kept: Tensor, places: Iterable[Place], *, stop: bool = True) -> dict[Place, Tensor]:
-    """The kept rows (rows, d) in float32 at each place, from one forward that ends after the last of them."""
+    """The kept rows (rows, d) in float32 at each place, from one forward of an active model that ends after the last of them."""
     reads: dict[Place, Read] = {place: lambda args, kwargs, states: take(states, kept) for place in places}
-    with model.active():
-        return forward_until_read(model, ids, mask, reads, stop=stop and may_stop(model))
+    return forward_until_read(model, ids, mask, reads, stop=stop and may_stop(model))
 
 
 def base_pass(model: Model, ids: Tensor, mask: Tensor, kept: Tensor, delta: Delta) -> BasePass:
-    """The base's pass that a kind of delta starts from."""
+    """The pass of the active base that a kind of delta starts from."""
     if not delta.keeps_inputs:
         return BasePass(ids, mask, kept, rows_at(model, ids, mask, kept, delta.places))
     reads: dict[Place, Read] = {
         place: lambda args, kwargs, states: (take(states, kept), _snapshot(args, kwargs)) for place in delta.places
     }
-    with model.active():
-        found = forward_until_read(model, ids, mask, reads, stop=may_stop(model))
+    found = forward_until_read(model, ids, mask, reads, stop=may_stop(model))
     rows, inputs = ({place: both[part] for place, both in found.items()} for part in (0, 1))
     return BasePass(ids, mask, kept, rows, inputs)
 
