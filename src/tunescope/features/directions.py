@@ -45,7 +45,7 @@ def cosine_blocks(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Iterator[
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Of every feature of a the k nearest in b, and the other way round; cosines with their sign (features are not negative), best first."""
+    """Of every feature of a the k nearest in b, and the other way round, best first; cosines keep their sign."""
 
     of_a: Float[Tensor, "n k"]
     at_b: Int[Tensor, "n k"]

@@ -101,26 +101,20 @@ class DictionaryMatch:
         """One-to-one cosine, share of shared pairs, and largest cosine in both directions, each with floor and ceiling."""
         top, chance, at = self.ceiling, self.chance, self.shared_at
         first, last = sides.split(" with ") if " with " in sides else ("a", "b")
-        parts = [
-            ("one_to_one_cosine", sides, self.value, chance.one_to_one, top and _mean(top.cosines), len(self.cosines), "pairs", self.method),
-            ("shared_share", sides, self.shared, chance.shared, top and top.shared(at), len(self.cosines), "pairs", f"cosine {at} or closer"),
-            *(
-                ("max_cosine", f"each of {one} with the nearest of {other}", _mean(near), floor, top and _mean(ends), len(near), "features", None)
-                for one, other, near, floor, ends in (
-                    (first, last, self.found.nearest_a, chance.max_a, top and top.nearest_a),
-                    (last, first, self.found.nearest_b, chance.max_b, top and top.nearest_b),
-                )
-            ),
-        ]
-        return tuple(self._row(*part) for part in parts)
-
-    def _row(
-        self, comparison: str, sides: str, value: float, floor: tuple[float, float], ceiling: float | None, n: int, unit: str, note: str | None
-    ) -> AlignmentRow:
-        verdict = above(value, floor[0], sd=floor[1], ceiling=ceiling)
-        of = None if ceiling is None else _CEILING
-        return AlignmentRow(
-            comparison, sides, value, *floor, self.chance.drawn, ceiling, of, n=n, unit=unit, verdict=verdict, note=note
+        tops = (None,) * 4 if top is None else (_mean(top.cosines), top.shared(at), _mean(top.nearest_a), _mean(top.nearest_b))
+        near_a, near_b = self.found.nearest_a, self.found.nearest_b
+        parts = (
+            ("one_to_one_cosine", sides, self.value, chance.one_to_one, len(self.cosines), "pairs", self.method),
+            ("shared_share", sides, self.shared, chance.shared, len(self.cosines), "pairs", f"cosine {at} or closer"),
+            ("max_cosine", f"each of {first} with the nearest of {last}", _mean(near_a), chance.max_a, len(near_a), "features", None),
+            ("max_cosine", f"each of {last} with the nearest of {first}", _mean(near_b), chance.max_b, len(near_b), "features", None),
+        )
+        return tuple(
+            AlignmentRow(
+                name, of, value, *floor, chance.drawn, end, None if end is None else _CEILING, n=n, unit=unit, note=note,
+                verdict=above(value, floor[0], sd=floor[1], ceiling=end),
+            )
+            for (name, of, value, floor, n, unit, note), end in zip(parts, tops, strict=True)
         )
 
 

@@ -119,8 +119,9 @@ class QualitySums:
             joined = torch.cat(values)
             return joined.new_zeros(len(document), *joined.shape[1:]).index_add_(0, place, joined)
 
-        fired = None if any(part.fired is None for part in parts) else torch.stack([part.fired for part in parts if part.fired is not None]).sum(0)
-        return cls(document, *(summed(name) for name in ("rows", "x", "xx", "e", "ee", "active")), fired)
+        fired = [part.fired for part in parts if part.fired is not None]
+        sums = {name: summed(name) for name in ("rows", "x", "xx", "e", "ee", "active")}
+        return cls(document=document, **sums, fired=torch.stack(fired).sum(0) if len(fired) == len(parts) else None)
 
     def __add__(self, other: QualitySums) -> QualitySums:
         return self.merged([self, other])

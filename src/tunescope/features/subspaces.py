@@ -15,6 +15,7 @@ from tunescope.features.alignment_row import AlignmentRow, above, mean_and_sd
 from tunescope.features.chance_dictionaries import chance_directions, said
 from tunescope.features.directions import directions, same_width
 from tunescope.features.spectrum import Spectrum
+from tunescope.geometry.measures.drift import angles_between
 
 DRAWS = 10
 
@@ -78,8 +79,8 @@ def compare_spans(
     width = left.shape[1]
     most = min(len(left), len(right), width - 1)
     if not 1 <= m <= most:
-        raise InputError(f"the spans of {m} features asked for; m must be 1 to {most}, as all of {width} dimensions are one and the same span")
-    angles = _angles(_basis(_leading(left, shares_a, m), "a"), _basis(_leading(right, shares_b, m), "b"))
+        raise InputError(f"the spans of {m} features asked for; m must be 1 to {most}: features that fill all {width} dimensions span the same")
+    angles = angles_between(_basis(_leading(left, shares_a, m), "a"), _basis(_leading(right, shares_b, m), "b"))
     drawn = None if activations is None else _drawn(m, width, activations, draws=draws, seed=seed)
     overlap = float(angles.cos().square().mean())
     return Subspaces(angles, overlap, width, *random_overlap(m, width), drawn, None if activations is None else said(activations))
@@ -110,15 +111,9 @@ def _basis(rows: Float[Tensor, "m d"], name: str) -> Float[Tensor, "d m"]:
     return left
 
 
-def _angles(p: Float[Tensor, "d m"], q: Float[Tensor, "d m"]) -> Float[Tensor, " m"]:
-    cosines = torch.linalg.svdvals(p.T @ q).clamp(max=1.0)
-    sines = torch.linalg.svdvals(q - p @ (p.T @ q)).flip(0).clamp(max=1.0)  # exact where the cosine is not: near angle 0
-    return torch.where(cosines**2 > 0.5, sines.asin(), cosines.acos())
-
-
 def _drawn(m: int, d: int, like: Spectrum, *, draws: int, seed: int) -> tuple[float, float] | None:
     """None where the activations do not vary in m dimensions: any m of their directions span them all."""
     if int((like.values > 0).sum()) <= m:
         return None
-    pairs = ((chance_directions(m, d, like=like, seed=seed + 2 * i), chance_directions(m, d, like=like, seed=seed + 2 * i + 1)) for i in range(draws))
-    return mean_and_sd([float(_angles(_basis(p, "a"), _basis(q, "b")).cos().square().mean()) for p, q in pairs])
+    bases = [_basis(chance_directions(m, d, like=like, seed=seed + i), "chance") for i in range(2 * draws)]
+    return mean_and_sd([float(angles_between(p, q).cos().square().mean()) for p, q in zip(bases[::2], bases[1::2], strict=True)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tunescope.errors import Degenerate
@@ -86,10 +87,14 @@ def principal_angles(x: Any, y: Any, *, m: int = 10) -> Tensor:
 
 
 def _angles(moments: Moments, m: int) -> Tensor:
-    bases = [torch.linalg.eigh(square).eigenvectors[:, -m:] for square in (moments.xx, moments.yy)]
-    cosines = torch.linalg.svdvals(bases[0].T @ bases[1]).clamp(max=1.0)
+    return angles_between(*(torch.linalg.eigh(square).eigenvectors[:, -m:] for square in (moments.xx, moments.yy)))
+
+
+def angles_between(p: Float[Tensor, "d m"], q: Float[Tensor, "d m"]) -> Float[Tensor, " m"]:
+    """Principal angles, in radians ascending, between the spans of two sets of orthonormal columns, float64."""
+    cosines = torch.linalg.svdvals(p.T @ q).clamp(max=1.0)
     # sines are exact where the cosine is not: near angle 0
-    sines = torch.linalg.svdvals(bases[1] - bases[0] @ (bases[0].T @ bases[1])).flip(0).clamp(max=1.0)
+    sines = torch.linalg.svdvals(q - p @ (p.T @ q)).flip(0).clamp(max=1.0)
     return torch.where(cosines**2 > 0.5, sines.asin(), cosines.acos())
 
 
