@@ -46,6 +46,7 @@ _HOME = {
     "load_pair": "models",
     "load_run": "training",
     "match": "training",
+    "match_dictionaries": "features",
     "mean_cosine": "geometry.front",
     "mutual_knn": "geometry.front",
     "nps": "geometry.front",

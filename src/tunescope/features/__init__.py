@@ -10,6 +10,7 @@ from tunescope.features.delta_pass import delta_batches
 from tunescope.features.delta_saving import save_deltas
 from tunescope.features.delta_store import DeltaStore, load_deltas
 from tunescope.features.dictionary import Dictionary
+from tunescope.features.matching import match_dictionaries
 from tunescope.features.train_sae import train_sae
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Dictionary",
     "delta_batches",
     "load_deltas",
+    "match_dictionaries",
     "save_deltas",
     "train_sae",
 ]

@@ -25,8 +25,8 @@ DRAWS = 3
 class AlignmentTable:
     """Mean one-to-one cosines (l, l) of labelled groups of dictionaries, every group being the seeds of one training.
 
-    pairs: one to one, of the smallest dictionaries. On the diagonal: seed against seed, NaN where a group has one. floor, floor_sd: a random dictionary in the place of the second.
-    ceiling: the smaller of the two groups' own diagonals, NaN where either has none.
+    On the diagonal: seed against seed, NaN where a group has one. floor, floor_sd: a random dictionary in the place of the second.
+    ceiling: the smaller of the two groups' own diagonals, NaN where either has none. pairs: one to one, of the smallest dictionaries.
     """
 
     labels: tuple[str, ...]

@@ -71,9 +71,9 @@ def firing_overlap(a: Any, b: Any, *, pairs: Int[Tensor, "p 2"] | None = None, d
         return float(best[0][live[0]].mean()), float(best[2][live[1]].mean())
 
     of_pairs = None if at is None else mean_and_sd([float(draw[3] or 0.0) for draw in chance])
-    floors = (mean_and_sd(side) for side in zip(*map(means, chance), strict=True))
+    floor_a, floor_b = (mean_and_sd(side) for side in zip(*map(means, chance), strict=True))
     return FiringOverlap(
-        *means(found), found[3], *floors, of_pairs,
+        *means(found), found[3], floor_a, floor_b, of_pairs,
         np.where(live[0], found[1], -1), found[0], (int(live[0].sum()), int(live[1].sum())), x.shape[0],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from jaxtyping import Float, Int, Shaped
@@ -66,10 +66,10 @@ class Reconstruction:
         floor, top = self.fvu("random_recoded").value, self.fvu("adapter_recoded").value
         verdict, size = self.reuse, int(next(iter(self.sums.values())).rows.sum())
         shares = [self._share(way, floor, top, size) for way in WAYS]
-        share = verdict.share
+        value, low, high = (None, None, None) if verdict.share is None else astuple(verdict.share)
         row = AlignmentRow(
-            "reused_share", WAYS["pretrained_recoded"], share and share.value, 0.0, None, self.drawn, 1.0, WAYS["adapter_recoded"],
-            share and share.low, share and share.high, n=size, unit="rows", verdict=verdict.verdict, note=verdict.words,
+            "reused_share", WAYS["pretrained_recoded"], value, 0.0, None, self.drawn, 1.0, WAYS["adapter_recoded"],
+            low, high, n=size, unit="rows", verdict=verdict.verdict, note=verdict.words,
         )
         better = [
             AlignmentRow(

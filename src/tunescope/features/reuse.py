@@ -14,11 +14,11 @@ MOST, LEAST = 0.8, 0.2  # of the gap that the pretrained features close
 ROOM = 0.05  # of the variance, between the random dictionary and the adapter's, below which neither is a yardstick
 RULE = (
     "All decoders are re-coded on the same held-out rows with the same number of active features. The gap is what the adapter's "
-    "dictionary explains beyond a random one as wide as the pretrained, drawn like the base activations; the share is how much of it the pretrained "
-    f"features close. Reused: {MOST:.0%} or more; new: {LEAST:.0%} or less; partly reused between. Nothing above its floor: the adapter's "
-    "autoencoder explains no more of Δ than one of its size explains of norm-matched noise (where none was trained: re-coded, no more than "
-    f"random directions drawn like Δ do), by {SHARE:.0%} of what is left. Undecided: a gap below {ROOM:.0%} of the variance, or an interval "
-    "that reaches from reused to new."
+    "dictionary explains beyond a random one as wide as the pretrained, drawn like the base activations; the share is how much of it the "
+    f"pretrained features close. Reused: {MOST:.0%} or more; new: {LEAST:.0%} or less; partly reused between. Nothing above its floor: "
+    "the adapter's autoencoder explains no more of Δ than one of its size explains of norm-matched noise (where none was trained: "
+    f"re-coded, no more than random directions drawn like Δ do), by {SHARE:.0%} of what is left. Undecided: a gap below {ROOM:.0%} of "
+    "the variance, or an interval that reaches from reused to new."
 )
 
 
@@ -77,7 +77,7 @@ def artefact(applied: float, recoded: float, adapter: float) -> Artefact | None:
         return None
     words = (
         f"The pretrained dictionary applied to Δ leaves {_number(applied)} of the variance unexplained and the adapter's "
-        f"{_number(adapter)}, an improvement of {100 * naive:.0f}%; but the pretrained features themselves, re-coded with as many active, leave "
+        f"{_number(adapter)}, an improvement of {100 * naive:.0f}%; but the pretrained features, re-coded with as many active, leave "
         f"{_number(recoded)}. The bad figure is its encoder's, which was made for whole activations: it is no evidence of new features."
     )
     return Artefact(applied, recoded, adapter, words)

@@ -79,7 +79,7 @@ def compare_spans(
     width = left.shape[1]
     most = min(len(left), len(right), width - 1)
     if not 1 <= m <= most:
-        raise InputError(f"the spans of {m} features asked for; m must be 1 to {most}: features that fill all {width} dimensions span the same")
+        raise InputError(f"the spans of {m} features asked for; m must be 1 to {most}; all {width} dimensions are one span")
     angles = angles_between(_basis(_leading(left, shares_a, m), "a"), _basis(_leading(right, shares_b, m), "b"))
     drawn = None if activations is None else _drawn(m, width, activations, draws=draws, seed=seed)
     overlap = float(angles.cos().square().mean())
