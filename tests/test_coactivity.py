@@ -62,11 +62,16 @@ def test_the_interval_leaves_groups_of_documents_out():
 def test_shuffled_tokens_spread_as_the_closed_form_says():
     x, y = codes(60, 25, 4, 0), codes(60, 25, 4, 1)
     rng = np.random.default_rng(0)
-    shuffled = [code_cka(x, y[rng.permutation(60)]) for _ in range(300)]
-    one = shuffled[0]
-    assert np.mean([draw.debiased.value for draw in shuffled]) == pytest.approx(0, abs=4 * one.debiased_sd / np.sqrt(300))
-    assert np.std([draw.debiased.value for draw in shuffled]) == pytest.approx(one.debiased_sd, rel=0.15)  # 300 draws: ±4% one s.e.
-    assert np.mean([draw.biased for draw in shuffled]) == pytest.approx(one.biased_floor[0], abs=4 * one.biased_floor[1] / np.sqrt(300))
+    one = code_cka(x, y)
+    draws = [debiased(x, y[rng.permutation(60)]) for _ in range(400)]
+    assert np.mean(draws) == pytest.approx(0, abs=4 * one.debiased_sd / 20)
+    assert np.std(draws) == pytest.approx(one.debiased_sd, rel=0.15)  # 400 draws: ±3.5% one standard error
+    grams = [(side - side.mean(0)) @ (side - side.mean(0)).T for side in (x, y)]
+    norm = np.linalg.norm(grams[0]) * np.linalg.norm(grams[1])
+    orders = [rng.permutation(60) for _ in range(400)]
+    biased = [(grams[0] * grams[1][order][:, order]).sum() / norm for order in orders]
+    assert np.mean(biased) == pytest.approx(one.biased_floor[0], abs=4 * one.biased_floor[1] / 20)
+    assert np.std(biased) == pytest.approx(one.biased_floor[1], rel=0.15)
 
 
 def test_independent_data_look_alike_to_the_biased_cka_only():

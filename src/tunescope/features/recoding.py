@@ -16,7 +16,7 @@ from tunescope.geometry.rows import as_array
 
 _CELLS = 4_000_000  # of chosen directions, and of cosines, held at a time: what a processor's cache holds
 _LEAST = 128  # rows a time, at least: below, the products are not worth starting
-_FOUND = 1e-6  # correlation with what is left, against the row's norm, below which no feature has more to say
+_FOUND = 1e-5  # correlation with what is left, against the row's norm, below which no feature has more to say
 
 
 @dataclass(frozen=True, eq=False)

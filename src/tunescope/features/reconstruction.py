@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
@@ -27,6 +28,7 @@ WAYS = {
     "random_in_delta_recoded": "a random dictionary as wide as the adapter's, drawn like Δ, re-coded",
     "pca": "as many principal directions of the training rows as features are active",
 }
+_FEW = 256  # rows on which the offset of a re-coding is chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,8 @@ def reconstruct(
 
     Args:
         documents: of which document each row is.
-        delta: spectrum of the rows the adapter's dictionary was trained on; its mean is what every re-coding starts from.
+        delta: spectrum of the rows the adapter's dictionary was trained on. Every re-coding starts from its mean, from the adapter's
+            own b_dec or from 0, whichever leaves less on a few of the rows: features that are never negative may need either.
         base: spectrum of the base model's activations at the same place, which the random dictionary is drawn like.
         active: features a row of every re-coding; the adapter's own mean, rounded, unless given.
         noise_r2: R² of an autoencoder of the same size on `norm_matched_noise`, below which there is nothing.
@@ -119,10 +122,10 @@ def reconstruct(
         "random_recoded": chance_directions(pretrained.latents, pretrained.width, like=base, seed=seed),
         "random_in_delta_recoded": chance_directions(adapter.latents, adapter.width, like=delta, seed=seed + 1),
     }
+    offsets = (torch.zeros_like(mean), mean, adapter.b_dec.to(mean))
     made = {"mean_only": (mean.expand(len(x), -1), 0.0), "adapter": own, "pretrained": applied, "pca": _projected(x, mean, delta, k)}
     for way, decoder in decoders.items():
-        coded = recode(x, decoder, active=min(k, len(decoder) if isinstance(decoder, Tensor) else decoder.latents), offset=mean)
-        made[way] = (coded.reconstruction, coded.l0)
+        made[way] = _recoded(x, decoder, min(k, len(decoder) if isinstance(decoder, Tensor) else decoder.latents), offsets)
     sums = {way: QualitySums.of(x, made[way][0], documents=documents) for way in WAYS}
     return Reconstruction(sums, {way: made[way][1] for way in WAYS}, k, said(base), noise_r2)
 
@@ -130,6 +133,13 @@ def reconstruct(
 def _encoded(dictionary: Dictionary, x: Tensor, block: int = 1024) -> tuple[Tensor, float]:
     active = sum(int((dictionary.encode(part) != 0).sum()) for part in x.split(block))
     return dictionary.reconstruct(x), active / len(x)
+
+
+def _recoded(x: Tensor, decoder: Any, active: int, offsets: tuple[Tensor, ...]) -> tuple[Tensor, float]:
+    few = x[:: max(1, len(x) // _FEW)]
+    left = [float((few - recode(few, decoder, active=active, offset=offset).reconstruction).square().sum()) for offset in offsets]
+    coded = recode(x, decoder, active=active, offset=offsets[left.index(min(left))])
+    return coded.reconstruction, coded.l0
 
 
 def _projected(x: Tensor, mean: Float[Tensor, " d"], delta: Spectrum, k: int) -> tuple[Tensor, float]:

@@ -11,6 +11,7 @@ from tunescope.features.alignment_row import NOTHING, SHARE, Figure
 
 REUSED, PARTLY, NEW, UNDECIDED = "reused", "partly reused", "new", "undecided"
 MOST, LEAST = 0.8, 0.2  # of the gap that the pretrained features close
+LITTLE = 1e-3
 ROOM = 0.05  # of the variance, between the random dictionary and the adapter's, below which neither is a yardstick
 RULE = (
     "All decoders are re-coded on the same held-out rows with the same number of active features. The gap is what the adapter's "
@@ -77,7 +78,7 @@ def artefact(applied: float, recoded: float, adapter: float) -> Artefact | None:
         return None
     words = (
         f"The pretrained dictionary applied to Δ leaves {_number(applied)} of the variance unexplained and the adapter's "
-        f"{_number(adapter)}, an improvement of {100 * naive:.0f}%; but the pretrained features, re-coded with as many active, leave "
+        f"{_number(adapter)}, an improvement of {100 * naive:.1f}%; but the pretrained features, re-coded with as many active, leave "
         f"{_number(recoded)}. The bad figure is its encoder's, which was made for whole activations: it is no evidence of new features."
     )
     return Artefact(applied, recoded, adapter, words)
@@ -103,4 +104,6 @@ def _reaches_across(share: Figure, verdict: str) -> bool:
 
 
 def _number(share: float) -> str:
+    if share < LITTLE:
+        return f"less than {LITTLE:g}"
     return f"{share:.0f}" if share >= 10 else f"{share:.2g}"
