@@ -24,7 +24,12 @@ def hook_point(name: str | None) -> dict[str, Any]:
 
 def residual_after(block: int) -> dict[str, Any]:
     """The output of a block, counted from 0, by its names in TransformerLens and in ours."""
-    return hook_point(f"blocks.{block}.hook_resid_post")
+    return hook_point(residual_hook(block + 1))
+
+
+def residual_hook(layer: int) -> str:
+    """TransformerLens' name of a layer of ours: 0 is what enters the first block, L what block L, counted from 1, returns."""
+    return f"blocks.{layer - 1}.hook_resid_post" if layer else "hook_embed"
 
 
 def _place(name: str) -> tuple[int | None, str | None]:

@@ -1,0 +1,86 @@
+"""The dictionaries of a comparison: those of the deltas, of its controls, and of the base where none was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tunescope.comparison.features.request import Request
+from tunescope.comparison.features.rows import BASE
+from tunescope.errors import InputError, NotEnoughRows
+from tunescope.features import DeltaStore, Dictionary, train_sae
+from tunescope.features.formats import read_dictionary, save_dictionary
+from tunescope.features.formats.hook_points import residual_hook
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """Trains what is asked for, each from its checkpoint in `folder`, and tells how far it is."""
+
+    request: Request
+    folder: Path
+    device: str
+    progress: Progress | None
+
+    def train(self, rows: Any, *, label: str, width: int, seeds: tuple[int, ...]) -> list[Dictionary]:
+        """One dictionary a seed, of stored rows or a tensor. Raises as `ts.train_sae`, naming what was trained."""
+        asked = self.request
+
+        def tell(done: int, total: int, figures: dict[str, Any]) -> None:
+            if self.progress is not None:
+                self.progress(f"dictionaries of {label}", done, total)
+
+        try:
+            return train_sae(
+                rows, latents=asked.latents_for(width), k=asked.k_for(width), architecture=asked.architecture, seeds=seeds,
+                steps=asked.steps, data_seed=asked.data_seed, device=self.device, progress=tell,
+                checkpoint=self.folder / f"{label.replace(' ', '-')}.safetensors",
+            )  # fmt: skip
+        except NotEnoughRows as error:
+            raise NotEnoughRows(f"{label}: {error}") from error
+
+    def of_store(self, store: DeltaStore, layer: int, name: str, *, seeds: tuple[int, ...]) -> list[Dictionary]:
+        """Of the training rows of one layer and delta."""
+        rows = store.rows(layer, name, "train")
+        return self.train(rows, label=f"layer {layer} {name}", width=rows.width, seeds=seeds)
+
+    def of_rows(self, rows: Tensor, layer: int, name: str) -> Dictionary:
+        """Of rows in memory, from the first seed."""
+        return self.train(rows, label=f"layer {layer} {name}", width=rows.shape[1], seeds=self.request.seeds[:1])[0]
+
+
+def pretrained(given: Any, layer: int, store: DeltaStore, trainer: Trainer) -> Dictionary:
+    """The base's own dictionary of a layer: the one that was given, or one trained on the base's rows of the same tokens.
+
+    Raises: InputError (another width or layer than asked), and as `read_dictionary`.
+    """
+    if given is None:
+        return trainer.of_store(store, layer, BASE, seeds=trainer.request.seeds[:1])[0]
+    found = given if isinstance(given, Dictionary) else read_dictionary(given)
+    width = store.rows(layer, BASE, "train").width
+    if found.width != width:
+        raise InputError(f"'{found.name}' reads activations of width {found.width}, layer {layer} of the base has {width}")
+    said = found.metadata.get("layer")
+    if said is not None and said != layer:
+        raise InputError(
+            f"'{found.name}' is of layer {said} ({found.metadata.get('hook_name', 'as its files say')}) and layer {layer} was asked for "
+            f"(0 is the embeddings, L what block L returns); ask for --layer {said}, or give the dictionary of layer {layer}"
+        )
+    return found
+
+
+def keep(dictionaries: list[Dictionary], folder: Path, *, layer: int, name: str, model: str) -> list[str]:
+    """Write them in SAELens' format; the folders, relative to `folder`."""
+    places = []
+    for dictionary in dictionaries:
+        place = Path("dictionaries", name, f"layer-{layer}", f"seed-{dictionary.metadata['seed']}")
+        said = replace(dictionary, metadata=dictionary.metadata | {"delta_of": name})
+        save_dictionary(said, folder / place, model=model, hook_name=residual_hook(layer))
+        places.append(place.as_posix())
+    return places
