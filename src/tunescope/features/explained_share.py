@@ -31,7 +31,7 @@ def explained_shares(dictionary: Dictionary, batches: Iterable[Tensor]) -> Float
         spread = sums if spread is None else spread + sums
     if spread is None:
         raise InputError("no rows given to weigh features on; the held-out split is empty")
-    return growth / _about_mean(spread)
+    return growth / float(_about_mean(spread))
 
 
 def _sums(x: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ class QualitySums:
         x: Shaped[Tensor, "b d"],
         x_hat: Shaped[Tensor, "b d"],
         *,
-        documents: Int[Tensor, " b"],
-        codes: Shaped[Tensor, "b n"] | None = None,
+        documents: Int[Tensor, " rows"],
+        codes: Shaped[Tensor, "rows n"] | None = None,
     ) -> QualitySums:
         """Of one batch. documents: of which document each row is. codes: the feature activations.
 

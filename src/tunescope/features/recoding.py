@@ -39,7 +39,8 @@ def recode(x: Any, decoder: Any, *, active: int | None, nonnegative: bool = True
     nonnegative: values stay at or above 0, as a sparse autoencoder's are, by Lawson and Hanson's active set, in which a feature that
     turned negative is given up; it is stopped once `active` features are in. With active=None it runs to the end, the non-negative
     least squares over the whole dictionary (as many features at a time as the width, at most). Otherwise values have either sign
-    (sklearn's `orthogonal_mp`). Costs rows · n · d multiply-adds for each active feature: give a sample of rows where n is large.
+    (sklearn's `orthogonal_mp`). Costs rows · n · d multiply-adds for each active feature, on the device of x: give a
+    sample of rows where n is large.
 
     Args:
         x: (rows, d). decoder: a `Dictionary` or an array (n, d), scaled to unit rows. active: features a row, at most.
@@ -49,14 +50,15 @@ def recode(x: Any, decoder: Any, *, active: int | None, nonnegative: bool = True
 
     Reference: Pati et al. 1993, https://doi.org/10.1109/ACSSC.1993.342465; Bruckstein et al. 2008, https://doi.org/10.1109/TIT.2008.929920
     """
-    rows, atoms = as_array(x, "rows").float(), directions(decoder)
+    rows = as_array(x, "rows").float()
+    atoms = directions(decoder).to(rows.device)
     same_width(rows, atoms)
     if active is None and not nonnegative:
         raise InputError("active=None with values of either sign would be least squares; name a number of active features")
     if active is not None and not 1 <= active <= len(atoms):
         raise InputError(f"{active} active features asked of a dictionary of {len(atoms):,}; it must be 1 to {len(atoms):,}")
     most = min(rows.shape[1], len(atoms)) if active is None else active
-    centre = rows.new_zeros(rows.shape[1]) if offset is None else offset.float()
+    centre = rows.new_zeros(rows.shape[1]) if offset is None else offset.to(rows)
     size = max(_LEAST, min(_CELLS // (most * atoms.shape[1]), _CELLS // len(atoms)))
     parts = [_Pursuit(block - centre, atoms, most, nonnegative).run() for block in rows.split(size)]
     latent, value = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
@@ -70,13 +72,13 @@ class _Pursuit:
         self.x, self.atoms, self.nonnegative = x, atoms, nonnegative
         b = len(x)
         self.scale = x.norm(dim=1)
-        self.latent = torch.zeros(b, k, dtype=torch.long)
+        self.latent = torch.zeros(b, k, dtype=torch.long, device=x.device)
         self.chosen = x.new_zeros(b, k, x.shape[1])
-        self.gram = torch.zeros(b, k, k, dtype=torch.float64)
-        self.target = torch.zeros(b, k, dtype=torch.float64)
-        self.value = torch.zeros(b, k, dtype=torch.float64)
-        self.taken = torch.zeros(b, k, dtype=torch.bool)
-        self.open = torch.ones(b, dtype=torch.bool)
+        self.gram = x.new_zeros(b, k, k, dtype=torch.float64)
+        self.target = x.new_zeros(b, k, dtype=torch.float64)
+        self.value = x.new_zeros(b, k, dtype=torch.float64)
+        self.taken = x.new_zeros(b, k, dtype=torch.bool)
+        self.open = x.new_ones(b, dtype=torch.bool)
         self.used = 0  # places beyond are free in every row
 
     def run(self) -> tuple[Int[Tensor, "b k"], Float[Tensor, "b k"]]:

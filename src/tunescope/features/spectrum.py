@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from tunescope.errors import Degenerate, InputError, NotEnoughRows
@@ -26,8 +27,8 @@ class Spectrum:
     vectors: Float[Tensor, "d r"]
 
     @classmethod
-    def of(cls, x: Shaped[Tensor, "n d"]) -> Spectrum:
-        """Of rows in memory. Raises: NotEnoughRows (one row), Degenerate (all rows alike), ActivationError (NaN or Inf)."""
+    def of(cls, x: Any) -> Spectrum:
+        """Of rows (n, d) in memory. Raises: NotEnoughRows (one row), Degenerate (all rows alike), ActivationError (NaN or Inf)."""
         x = as_array(x, "rows")
         if len(x) < 2:
             raise NotEnoughRows(f"a spectrum needs at least 2 rows, got {len(x)}")
