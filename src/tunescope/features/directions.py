@@ -19,7 +19,7 @@ _CELLS = 32_000_000  # cosines held at a time
 
 
 def directions(dictionary: Any, name: str = "dictionary") -> Float[Tensor, "n d"]:
-    """Unit decoder rows, float32 and on the CPU, of a `Dictionary` or of a decoder array (n, d); a row of zeros stays one, at cosine 0 from all.
+    """Unit decoder rows, float32, on the CPU, of a `Dictionary` or a decoder array (n, d); a row of zeros stays one, at cosine 0 from all.
 
     Raises: AlignmentError (not a matrix), ActivationError (NaN or Inf; names the row).
     """
