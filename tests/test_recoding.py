@@ -11,9 +11,12 @@ from sklearn.linear_model import orthogonal_mp
 from torch.nn.functional import normalize
 
 from tunescope.errors import AlignmentError, InputError
+from tunescope.features import train_sae
 from tunescope.features.alignment_row import NOTHING
+from tunescope.features.chance_dictionaries import norm_matched_noise
 from tunescope.features.dictionary import Dictionary
 from tunescope.features.firing import TopK
+from tunescope.features.quality import QualitySums
 from tunescope.features.recoding import recode
 from tunescope.features.reconstruction import WAYS, reconstruct
 from tunescope.features.reuse import NEW, PARTLY, REUSED, UNDECIDED, artefact, reuse
@@ -217,3 +220,19 @@ def test_an_interval_from_new_to_reused_decides_nothing():
     fvu = shares(adapter=0.1, adapter_recoded=0.1, pretrained_recoded=0.5, random_recoded=0.9, random_in_delta_recoded=0.9)
     fvu["pretrained_recoded"] = (0.5, np.array([0.1, 0.9, 0.3, 0.7, 0.5]))
     assert reuse(fvu).verdict == UNDECIDED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("made_of", "verdict"), [("base", REUSED), ("others", NEW), ("noise", NOTHING)])
+def test_trained_autoencoders_give_the_verdict_too(made_of, verdict):
+    case = world("base" if made_of == "noise" else made_of)
+    features = normalize(drawn(64, D, 1), dim=1)[:32] if made_of == "base" else normalize(drawn(32, D, 2), dim=1)
+    train = drawn(6000, D, 8) if made_of == "noise" else SCALE * rows_of(features, 6000, 5, k=3)
+    if made_of == "noise":
+        case["x"] = drawn(400, D, 9)
+    noise = norm_matched_noise(train, mean=train.double().mean(0))
+    adapter, of_noise = (train_sae(rows, latents=64, k=3, seeds=(0,), steps=1500, learning_rate=3e-3)[0] for rows in (train, noise))
+    r2 = QualitySums.of(noise[:400], of_noise.reconstruct(noise[:400]), documents=torch.arange(400)).compute().r2.value
+    found = reconstruct(**case | {"adapter": adapter, "delta": Spectrum.of(train)}, noise_r2=r2)
+    assert found.reuse.verdict == verdict
+    assert (found.artefact is not None) == (made_of == "base")
