@@ -166,6 +166,7 @@ def test_the_published_case_is_flagged():
     assert artefact(0.5, 0.4, 0.3) is None, "an honest advantage"
     assert artefact(0.2, 0.1, 0.3) is None, "no advantage"
     assert artefact(5.0, 0.0, 0.3) is not None, "nothing left at all"
+    assert artefact(0.82, 0.74, 0.73) is None, "neither way of reading is good"
 
 
 def test_each_way_has_its_row_with_floor_and_ceiling():

@@ -66,7 +66,7 @@ def reuse(fvu: Mapping[str, tuple[float, np.ndarray]], *, noise_r2: float | None
 
 
 def artefact(applied: float, recoded: float, adapter: float) -> Artefact | None:
-    """The flag, where over half of the adapter's advantage over the pretrained dictionary goes once that one's features are re-coded.
+    """The flag, where re-coding the pretrained features halves what they leave, and takes away over half of the adapter's advantage.
 
     An encoder made for whole activations reads a small delta wrongly whatever the delta is made of: of deltas at a tenth of the norm,
     made of nothing but the dictionary's own features, it left 99 times the variance, its decoder re-coded .01, a new dictionary .34.
@@ -74,7 +74,7 @@ def artefact(applied: float, recoded: float, adapter: float) -> Artefact | None:
     of active features, and of the adapter's dictionary.
     """
     naive, fair = (1 - adapter / max(error, 1e-12) for error in (applied, recoded))
-    if naive <= 0 or fair >= naive / 2:
+    if naive <= 0 or fair >= naive / 2 or recoded > applied / 2:
         return None
     words = (
         f"The pretrained dictionary applied to Δ leaves {_number(applied)} of the variance unexplained and the adapter's "
