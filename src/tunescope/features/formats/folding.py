@@ -51,7 +51,7 @@ def fold_whitening(state: State, whitening: StoredTensors, *, centred: bool) -> 
 
 
 def fold_normaliser(state: State, mean: Tensor, scale: Tensor) -> State:
-    """For x instead of (x − mean) · scale, with what comes out divided by scale, plus mean; scale () or (d,), b_dec subtracted on the way in."""
+    """For x instead of (x − mean) · scale, and scale and mean undone on what comes out; scale () or (d,), for b_dec subtracted."""
     return state | {
         "W_enc": state["W_enc"] * (scale if scale.dim() == 0 else scale[:, None]),
         "W_dec": state["W_dec"] / scale,

@@ -56,7 +56,7 @@ class Settings:
     @classmethod
     def read(cls, path: Path) -> Settings:
         cfg = {_RENAMED.get(name, name): value for name, value in read_settings(path).items()}
-        return cls(path, {**cfg, **(cfg.get("metadata") or {}), "architecture": _architecture(cfg, path)})
+        return cls(path, {**(cfg.get("metadata") or {}), **cfg, "architecture": _architecture(cfg, path)})
 
     @property
     def architecture(self) -> str:
@@ -90,7 +90,8 @@ class Settings:
         told = {name: self.cfg[name] for name in _TOLD if self.cfg.get(name) is not None}
         model = {"model": self.cfg["model_name"]} if self.cfg.get("model_name") else {}
         heads = {"reshape_activations": "hook_z"} if self._flattens_heads else {}
-        return model | hook_point(self.cfg.get("hook_name")) | told | heads | {"config": read_settings(self.path)}
+        ours = self.cfg.get("tunescope") or {}
+        return ours | model | hook_point(self.cfg.get("hook_name")) | told | heads | {"config": read_settings(self.path)}
 
     @property
     def _flattens_heads(self) -> bool:
@@ -136,12 +137,12 @@ def _architecture(cfg: Mapping[str, Any], path: Path) -> str:
 
 def _checked(stored: StoredTensors, settings: Settings) -> dict[str, Tensor]:
     """The tensors of the architecture, of the shapes that cfg.json asks for; older names and a finetuning scale are resolved."""
+    width, latents = (whole_number(settings.cfg, name, settings.path) for name in ("d_in", "d_sae"))
     own, values = ARCHITECTURES[settings.architecture], dict(stored.values)
     if "log_threshold" in values and "threshold" in own:
         values["threshold"] = values.pop("log_threshold").float().exp()
     stored = StoredTensors(stored.path, stored.format, values)
     stored.only("W_enc", "W_dec", "b_dec", *own, "scaling_factor")
-    width, latents = (whole_number(settings.cfg, name, settings.path) for name in ("d_in", "d_sae"))
     state = {"W_enc": stored.take("W_enc", width, latents), "W_dec": stored.take("W_dec", latents, width)}
     state["b_dec"] = stored.take("b_dec", width)
     state |= {name: stored.take(name) if name == "topk_threshold" else stored.take(name, latents) for name in own}
@@ -150,7 +151,7 @@ def _checked(stored: StoredTensors, settings: Settings) -> dict[str, Tensor]:
         if not torch.allclose(factor, torch.ones_like(factor)):
             if not settings.cfg.get("finetuning_scaling_factor"):
                 raise FormatError(
-                    f"'{stored.path}' holds a scaling_factor, and '{CFG}' says finetuning_scaling_factor is not used; one of them is of another"
+                    f"'{stored.path}' holds a scaling_factor, and '{CFG}' says finetuning_scaling_factor is off; one of them is of another"
                 )
             state["W_dec"] = state["W_dec"] * factor[:, None]
     return state

@@ -78,7 +78,7 @@ class StoredTensors:
 
 def a_transcoder(path: Path) -> FormatError:
     """What is said of an autoencoder that reads one place of a model and writes another."""
-    return FormatError(f"'{path}' is of a transcoder: it reads one place and writes another, so it is no dictionary of either's activations")
+    return FormatError(f"'{path}' is of a transcoder: it reads one place and writes another, so it is no dictionary of one place")
 
 
 def read_safetensors(path: Path, *, format: str) -> StoredTensors:
@@ -93,7 +93,7 @@ def read_safetensors(path: Path, *, format: str) -> StoredTensors:
 def read_npz(path: Path, *, format: str) -> StoredTensors:
     """Raises FormatError where the file is missing, cut off or corrupt, or holds objects."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:  # np.load leaves a broken file open
             return StoredTensors(path, format, {name: torch.from_numpy(file[name]) for name in file.files})
     except (OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise FormatError(f"cannot read '{path}': it is missing, cut off or corrupt ({error}); {_AGAIN}") from error
@@ -112,10 +112,14 @@ def read_pickle(path: Path) -> dict[str, Any]:
             "torch.save(ae.state_dict(), path)"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise FormatError(f"cannot read '{path}': it is missing, cut off or corrupt ({str(error).splitlines()[0]}); {_AGAIN}") from error
+        raise FormatError(f"cannot read '{path}': it is missing, cut off or corrupt ({_first_line(error)}); {_AGAIN}") from error
     if not isinstance(content, dict):
         raise FormatError(f"'{path}' holds a {type(content).__name__} where a dict of tensors was expected; save the state dict")
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def read_settings(path: Path) -> dict[str, Any]:
