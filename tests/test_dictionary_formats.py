@@ -46,7 +46,9 @@ def drawn(seed=0):
 
 
 def tensors(weights, *names, dtype=torch.float32, **more):
-    return {name: torch.from_numpy(np.ascontiguousarray(value)).to(dtype) for name, value in ({n: weights[n] for n in names} | more).items()}
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(value)).to(dtype) for name, value in ({n: weights[n] for n in names} | more).items()
+    }
 
 
 def relu(x):
@@ -199,10 +201,14 @@ class TestSAELens:
     @pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
     def test_a_constant_factor_is_folded(self, tmp_path, architecture, said):
         w, x = drawn()
-        folder = saelens(tmp_path, {"architecture": architecture, "k": K, "normalize_activations": said}, tensors(w, *self.names(architecture)))
+        folder = saelens(
+            tmp_path, {"architecture": architecture, "k": K, "normalize_activations": said}, tensors(w, *self.names(architecture))
+        )
         f = self.encoded(w, x * np.float32(0.37), architecture, True)
         agrees(ts.read_dictionary(folder, scale=0.37), x, f, (f @ w["W_dec"] + w["b_dec"]) / 0.37)
-        with pytest.raises(InputError, match=r"multiplied by a constant that the folder does not hold; give it: read_dictionary\(path, scale"):
+        with pytest.raises(
+            InputError, match=r"multiplied by a constant that the folder does not hold; give it: read_dictionary\(path, scale"
+        ):
             ts.read_dictionary(folder)
 
     def test_a_factor_that_nothing_asks_for_is_refused(self, tmp_path):
@@ -299,7 +305,11 @@ class TestSAELens:
             ({"architecture": "topk"}, FormatError, "k is None where 1 to 24"),
             ({"d_sae": 0}, FormatError, "d_sae is 0 where a whole number above 0"),
             ({"d_sae": 16}, FormatError, r"W_enc is \(8, 24\) where \(8, 16\) was expected"),
-            ({"architecture": "jumprelu"}, FormatError, "lacks threshold, which a SAELens dictionary of its kind has; it holds W_dec, W_enc"),
+            (
+                {"architecture": "jumprelu"},
+                FormatError,
+                "lacks threshold, which a SAELens dictionary of its kind has; it holds W_dec, W_enc",
+            ),
         ],
     )
     def test_what_cannot_be_read(self, tmp_path, cfg, error, said):
@@ -316,7 +326,14 @@ class TestSAELens:
 class TestSparsify:
     def save(self, folder, settings, w, dtype=torch.float32, **more):
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {"activation": "topk", "k": K, "d_in": D, "expansion_factor": N // D, "num_latents": 0, "normalize_decoder": True} | settings
+        settings = {
+            "activation": "topk",
+            "k": K,
+            "d_in": D,
+            "expansion_factor": N // D,
+            "num_latents": 0,
+            "normalize_decoder": True,
+        } | settings
         (folder / "cfg.json").write_text(json.dumps(settings))
         parts = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"]}
         save_file(tensors(w, "W_dec", "b_dec", dtype=dtype, **parts, **more), folder / "sae.safetensors")
@@ -358,7 +375,9 @@ class TestSparsify:
         w, _ = drawn()
         self.save(tmp_path / "layers.1", {}, w)
         (tmp_path / "config.json").write_text('{"model": "EleutherAI/pythia-160m", "ctx_len": 2048}')
-        assert ts.read_dictionary(tmp_path / "layers.1").metadata.items() >= {"model": "EleutherAI/pythia-160m", "context_size": 2048}.items()
+        assert (
+            ts.read_dictionary(tmp_path / "layers.1").metadata.items() >= {"model": "EleutherAI/pythia-160m", "context_size": 2048}.items()
+        )
 
     @pytest.mark.parametrize(
         ("settings", "error", "said"),
@@ -417,7 +436,15 @@ class TestDictionaryLearning:
 
     @pytest.mark.parametrize(
         "kind",
-        ["AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"],
+        [
+            "AutoEncoder",
+            "AutoEncoderNew",
+            "GatedAutoEncoder",
+            "JumpReluAutoEncoder",
+            "AutoEncoderTopK",
+            "BatchTopKSAE",
+            "MatryoshkaBatchTopKSAE",
+        ],
     )
     @pytest.mark.parametrize("told", [True, False])
     def test_classes(self, tmp_path, kind, told):
@@ -471,7 +498,11 @@ class TestDictionaryLearning:
     @pytest.mark.parametrize(
         ("content", "error", "said"),
         [
-            ({"step": 1000, "ae": {}, "optimizer": {}, "config": {}, "norm_factor": 2.0}, FormatError, r"backup of an unfinished training \(step 1,000\)"),
+            (
+                {"step": 1000, "ae": {}, "optimizer": {}, "config": {}, "norm_factor": 2.0},
+                FormatError,
+                r"backup of an unfinished training \(step 1,000\)",
+            ),
             ({"encoder.weight": torch.zeros(2, D, N)}, FormatError, "is a crosscoder: it reads several places at once"),
             ({"encoder.weight": torch.zeros(N, D), "note": "x"}, FormatError, "holds more than tensors"),
             ([torch.zeros(2)], FormatError, "holds a list where a dict of tensors was expected"),
@@ -514,7 +545,9 @@ class TestReleases:
         agrees(found, x, f, f @ w["W_dec"] + w["b_dec"])
         assert found.metadata.items() >= {"layer": 8, "model": "Qwen/Qwen3-1.7B-Base"}.items()
         os.rename(folder, tmp_path / "mine")
-        with pytest.raises(InputError, match="does not say how many latents are active; keep it in a folder with the name of its repository"):
+        with pytest.raises(
+            InputError, match="does not say how many latents are active; keep it in a folder with the name of its repository"
+        ):
             ts.read_dictionary(tmp_path / "mine" / "layer7.sae.pt")
 
     def test_goodfire(self, tmp_path):
@@ -561,7 +594,9 @@ class TestDamage:
     def test_a_transposed_matrix(self, tmp_path, format, part):
         w, _ = drawn()
         self.SAVED[format](tmp_path, w | {part: w[part].T})
-        with pytest.raises(FormatError, match=r"is \(\d+, \d+\) where \(\d+, \d+\) was expected; it is transposed, or of another dictionary"):
+        with pytest.raises(
+            FormatError, match=r"is \(\d+, \d+\) where \(\d+, \d+\) was expected; it is transposed, or of another dictionary"
+        ):
             ts.read_dictionary(tmp_path)
 
     @pytest.mark.parametrize("format", SAVED)
@@ -693,7 +728,9 @@ def test_what_is_saved_is_read_back(tmp_path, firing, scaling, centred):
     ts.save_dictionary(saved, tmp_path / "sae", model="gpt2", hook_name="blocks.4.hook_resid_post", prepend_bos=False)
     found = ts.read_dictionary(tmp_path / "sae")
     x = torch.from_numpy(x)
-    torch.testing.assert_close(found.encode(x), saved.encode(x), **({"rtol": 1e-5, "atol": 1e-5} if firing == "gated" else {"rtol": 0, "atol": 0}))
+    torch.testing.assert_close(
+        found.encode(x), saved.encode(x), **({"rtol": 1e-5, "atol": 1e-5} if firing == "gated" else {"rtol": 0, "atol": 0})
+    )
     torch.testing.assert_close(found.reconstruct(x), saved.reconstruct(x), rtol=1e-5, atol=1e-5)
     assert found.metadata.items() >= {"model": "gpt2", "layer": 5, "prepend_bos": False}.items()
     assert json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]["tunescope"] == {

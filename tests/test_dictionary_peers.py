@@ -162,7 +162,14 @@ class TestSAELens:
     def test_before_version_6(self, sae_lens, tmp_path, architecture):
         sae = stirred(sae_lens.StandardSAE(sae_lens.StandardSAEConfig(d_in=D, d_sae=N)))
         sae.save_model(tmp_path)
-        cfg = {"d_in": D, "d_sae": N, "dtype": "float32", "device": "cpu", "hook_point": "blocks.2.hook_resid_pre", "model_name": "gpt2-small"}
+        cfg = {
+            "d_in": D,
+            "d_sae": N,
+            "dtype": "float32",
+            "device": "cpu",
+            "hook_point": "blocks.2.hook_resid_pre",
+            "model_name": "gpt2-small",
+        }
         cfg |= {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}} if architecture == "topk" else {"activation_fn_str": "relu"}
         (tmp_path / "cfg.json").write_text(json.dumps(cfg))
         x = inputs()
@@ -284,7 +291,9 @@ class TestReleases:
         w = {name: torch.from_numpy(np.float32(value)) for name, value in self.weights().items()}
         values = {"encoder.weight": w["W_enc"].T, "decoder.weight": w["W_dec"].T, "encoder.bias": w["b_enc"], "decoder.bias": w["b_dec"]}
         save_file({name: value.contiguous() for name, value in values.items()}, folder / "checkpoints" / "final.safetensors")
-        cfg, state, _ = hub.llama_scope_sae_huggingface_loader("fnlp/Llama3_1-8B-Base-LXR-8x", folder.name, cfg_overrides={"dtype": "float32"})
+        cfg, state, _ = hub.llama_scope_sae_huggingface_loader(
+            "fnlp/Llama3_1-8B-Base-LXR-8x", folder.name, cfg_overrides={"dtype": "float32"}
+        )
         x = inputs()
         same(ts.read_dictionary(folder), x, *as_saelens(self.converted(sae_lens, cfg, state, factor=D**0.5 / 6.0), x))
 
@@ -319,7 +328,15 @@ class TestSparsify:
 class TestDictionaryLearning:
     @pytest.mark.parametrize(
         "kind",
-        ["AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"],
+        [
+            "AutoEncoder",
+            "AutoEncoderNew",
+            "GatedAutoEncoder",
+            "JumpReluAutoEncoder",
+            "AutoEncoderTopK",
+            "BatchTopKSAE",
+            "MatryoshkaBatchTopKSAE",
+        ],
     )
     def test_classes(self, dictionary_learning, tmp_path, kind):
         made = next(getattr(module, kind) for module in dictionary_learning if hasattr(module, kind))
