@@ -12,7 +12,7 @@
     ├── NotEnoughRows               fewer texts than a measure needs
     ├── Degenerate                  the measure has no value here (all rows alike, widths differ)
     ├── AlignmentError              the two sides do not describe the same rows
-    ├── FormatError                 a saved file of ours that this version does not know
+    ├── FormatError                 a saved file, ours or a dictionary of another library's, that this version does not know
     └── OutputError                 the output folder cannot be used
 
 Library code raises these; the command line prints the message on one line and exits with status 2.
@@ -82,7 +82,7 @@ class AlignmentError(TunescopeError, ValueError):
 
 
 class FormatError(TunescopeError, ValueError):
-    """A saved file whose schema this version does not know."""
+    """A saved file whose schema or layout this version does not know."""
 
 
 class OutputError(TunescopeError, OSError):

@@ -58,7 +58,7 @@ def _jump_relu(stored: StoredTensors, metadata: dict[str, Any]) -> Dictionary:
         b_dec=stored.take("b_dec", width),
         firing=Threshold(stored.take("threshold", latents)),
         centred=False,
-        metadata=metadata | {"dtype": stored.dtype},
+        metadata={"prepend_bos": True} | metadata | {"dtype": stored.dtype},
     )
 
 
