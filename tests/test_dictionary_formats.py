@@ -552,10 +552,11 @@ class TestReleases:
 
     def test_goodfire(self, tmp_path):
         w, x = drawn()
-        parts = {f"{side}_linear.{part}": value for side, part, value in (
-            ("encoder", "weight", w["W_enc"].T), ("encoder", "bias", w["b_enc"]), ("decoder", "weight", w["W_dec"].T), ("decoder", "bias", w["b_dec"])
-        )}  # fmt: skip
-        torch.save(tensors(w, **parts), tmp_path / "Llama-3.1-8B-Instruct-SAE-l19.pth")
+        parts = {"encoder": (w["W_enc"].T, w["b_enc"]), "decoder": (w["W_dec"].T, w["b_dec"])}
+        named = {
+            f"{side}_linear.{name}": value for side, both in parts.items() for name, value in zip(("weight", "bias"), both, strict=True)
+        }
+        torch.save(tensors(w, **named), tmp_path / "Llama-3.1-8B-Instruct-SAE-l19.pth")
         f = relu(x @ w["W_enc"] + w["b_enc"])
         found = ts.read_dictionary(tmp_path)
         agrees(found, x, f, f @ w["W_dec"] + w["b_dec"])

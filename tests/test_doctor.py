@@ -21,6 +21,7 @@ from tiny_models import LAYERS, TEXTS, WIDTH, save_model
 from tunescope.cli import app
 from tunescope.errors import InputError, NotEnoughRows
 from tunescope.features import Dictionary
+from tunescope.features.doctor_checks import check_model
 from tunescope.features.doctor_rows import TokenRows, check_rows
 from tunescope.features.firing import Relu, Threshold, TopK
 
@@ -119,6 +120,7 @@ def test_a_hook_point_off_by_one(model, texts, own):
         assert found["hook point"].status == "wrong"
         assert f"--layer {own}, hidden_states[{own}], the output of block {own - 1} counted from 0" in found["hook point"].todo
         assert found["layer"].status == "wrong"
+        assert "wrong" not in {found["b_dec"].status, found["input scale"].status}  # which the layer may be the reason of
         assert f"--layer {own}" in found["layer"].todo
 
 
@@ -158,6 +160,21 @@ def test_a_constant_that_is_not_in_the_weights(model, texts, sound):
     assert figures["r2"] < r2 - 0.1
     assert scale.status == "wrong"
     assert f"not in the weights, {factor / 50:.3g} on these texts" in scale.todo
+
+
+@pytest.mark.parametrize(
+    ("name", "declared", "status"),
+    [
+        ("google/gemma-2-2b", "gemma-2-2b", "ok"),
+        ("/cache/models--google--gemma-2-2b/snapshots/abc", "google/gemma-2-2b", "ok"),
+        ("openai-community/gpt2", "gpt2-small", "ok"),
+        ("google/gemma-2-2b-it", "google/gemma-2-2b", "warn"),
+        ("google/gemma-2-9b", "google/gemma-2-2b", "warn"),
+        ("google/gemma-2-9b", None, "ok"),
+    ],
+)
+def test_names_of_models(sound, name, declared, status):
+    assert check_model(replace(sound[0], metadata={"model": declared}), name).status == status
 
 
 def test_dead_latents(model, texts, sound):

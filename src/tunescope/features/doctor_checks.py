@@ -37,14 +37,14 @@ def check_width(dictionary: Dictionary, width: int) -> Check:
 
 
 def check_model(dictionary: Dictionary, name: str) -> Check:
-    """The model that the files name, against the one that is given; by the last part of the name, since folders are called anything."""
+    """The model that the files name, against the one that is given: by any part of its name or place, since folders are called anything."""
     declared = dictionary.metadata.get("model")
     if not declared:
         return Check("model", name, "not declared", "ok")
-    ours, theirs = _plain_name(name), _plain_name(str(declared))
-    if ours == theirs:
+    ours, theirs = _plain_names(name), _plain_names(str(declared))[-1]
+    if theirs in ours:
         return Check("model", name, str(declared), "ok")
-    kin = ours.startswith(theirs) or theirs.startswith(ours)
+    kin = ours[-1].startswith(theirs) or theirs.startswith(ours[-1])
     todo = "one may be tuned from the other: expect a lower R²" if kin else "give the model it was trained on, unless this is a copy of it"
     return Check("model", name, str(declared), "warn", todo)
 
@@ -99,6 +99,6 @@ def check_threshold(dictionary: Dictionary) -> Check:
     return Check("threshold", found, "0 or more", "wrong", todo)
 
 
-def _plain_name(name: str) -> str:
-    last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
-    return _LENS_NAMES.get(last, last)
+def _plain_names(name: str) -> list[str]:
+    parts = [part.lower() for part in re.split(r"[/\\]|--", name) if part]
+    return [_LENS_NAMES.get(part, part) for part in parts] or [""]

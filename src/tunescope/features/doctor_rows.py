@@ -90,11 +90,12 @@ def check_rows(dictionary: Dictionary, model: Model, rows: TokenRows) -> tuple[l
     quality = rows.quality(dictionary)
     beside = {at: quality.r2.value if at == rows.layer else rows.r2(dictionary, layer=at) for at in rows.layers}
     figures: dict[str, Any] = {"r2": quality.r2.value, "r2_by_layer": {str(at): value for at, value in beside.items()}}
+    elsewhere = max(beside.values()) > max(beside[rows.layer] + SAME, 0)
+    readings = [_offset(dictionary, rows, figures), _scale(dictionary, rows, figures)]
     checks = [
         _hook_point(beside, rows.layer),
         _fit(dictionary, quality, figures),
-        _offset(dictionary, rows, figures),
-        _scale(dictionary, rows, figures),
+        *(_perhaps(check) if elsewhere and check.status == "wrong" else check for check in readings),
         _first_position(dictionary, rows, figures),
         _bos(dictionary, rows),
         _sinks(dictionary, rows, figures),
@@ -103,6 +104,11 @@ def check_rows(dictionary: Dictionary, model: Model, rows: TokenRows) -> tuple[l
         _dead(dictionary, quality, figures),
     ]
     return checks, figures
+
+
+def _perhaps(check: Check) -> Check:
+    """What the layer may be the reason of."""
+    return replace(check, status="warn", todo="another layer may be all there is to it: set that right first")
 
 
 def _hook_point(beside: dict[int, float], layer: int) -> Check:
