@@ -1,7 +1,7 @@
 """Dictionaries written by the libraries that train them, and ours read by SAELens: their `encode` and `decode` are the oracle.
 
-Needs the extra `peers`, and `pip install --no-deps dictionary-learning==0.1.0`; each library's tests are skipped where it is absent. Both sides compute in float32 from the same numbers, in other
-orders where weights are folded: 2e-5 is allowed on values of size 1 to 10.
+Needs the extra `peers`, and `pip install --no-deps dictionary-learning==0.1.0`; each library's tests are skipped where it is absent. Both
+sides compute in float32 from the same numbers, in other orders where weights are folded: 2e-5 is allowed on values of size 1 to 10.
 """
 
 from __future__ import annotations

@@ -77,19 +77,21 @@ def _tell(found: Diagnosis, *, as_json: bool) -> None:
     import json
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if as_json:
         typer.echo(json.dumps(found.describe(), ensure_ascii=False, allow_nan=False))
         return
     read = f"{found.tokens:,} tokens of {found.texts:,} texts" if found.tokens else "no text was read"
-    table = Table(title=f"{found.dictionary} at layer {found.layer} of {found.model}; {read}")
+    table = Table(title=escape(f"{found.dictionary} at layer {found.layer} of {found.model}; {read}"))
     for column in ("", "check", "found", "expected"):
         table.add_column(column)
     for check in found.checks:
-        table.add_row(f"[{_STYLES[check.status]}]{check.status}[/]", check.check, check.found, check.expected)
+        style = _STYLES[check.status]
+        table.add_row(f"[{style}]{check.status}[/]", check.check, escape(check.found), escape(check.expected))
     console = Console()
     console.print(table)
     for check in found.checks:
         if check.todo:
-            console.print(f"{check.check}: {check.todo}", highlight=False, soft_wrap=True)
+            console.print(escape(f"{check.check}: {check.todo}"), highlight=False, soft_wrap=True)
