@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
+from tunescope.dictionaries import sparse_codes
+from tunescope.dictionaries.alignment_row import ABOVE, NOTHING
+from tunescope.dictionaries.coactivity import activation_cka, code_cka
+from tunescope.dictionaries.dictionary import Dictionary
+from tunescope.dictionaries.firing import TopK
+from tunescope.dictionaries.firing_overlap import firing_overlap
+from tunescope.dictionaries.sparse_codes import codes_of
 from tunescope.errors import AlignmentError, Degenerate, NotEnoughRows
-from tunescope.features import sparse_codes
-from tunescope.features.alignment_row import ABOVE, NOTHING
-from tunescope.features.coactivity import activation_cka, code_cka
-from tunescope.features.dictionary import Dictionary
-from tunescope.features.firing import TopK
-from tunescope.features.firing_overlap import firing_overlap
-from tunescope.features.sparse_codes import codes_of
 
 
 def codes(n, latents, k, seed):

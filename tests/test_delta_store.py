@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from tiny_models import TEXTS, WIDTH, save_adapter, save_model
+from tunescope.dictionaries import delta_batches, delta_saving, load_deltas, save_deltas
+from tunescope.dictionaries.delta_draft import Draft
+from tunescope.dictionaries.delta_manifest import Layout
+from tunescope.dictionaries.delta_pass import Calibration
+from tunescope.dictionaries.shuffled import windowed_batches
 from tunescope.errors import AlignmentError, FormatError, InputError, NotEnoughRows, OutputError, UnknownName
-from tunescope.features import delta_batches, delta_saving, load_deltas, save_deltas
-from tunescope.features.delta_draft import Draft
-from tunescope.features.delta_manifest import Layout
-from tunescope.features.delta_pass import Calibration
-from tunescope.features.shuffled import windowed_batches
 from tunescope.folders import draft_folder
 from tunescope.models import load_model, load_several
 
@@ -335,7 +335,7 @@ KILLED = """
 import sys, time
 import torch
 torch.set_num_threads(1)
-from tunescope.features import save_deltas
+from tunescope.dictionaries import save_deltas
 from tunescope.models import load_several
 place, texts, out = sys.argv[1:]
 sides = load_several(f"{place}/base", {"one": f"{place}/adapter-1", "two": f"{place}/adapter-2"}, device="cpu")

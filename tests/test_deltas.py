@@ -15,12 +15,12 @@ from transformers import AutoModel
 
 from tiny_models import LAYERS, TEXTS, WIDTH, adapted, save_adapter, save_model, tiny_model, tokenizer_for
 from tunescope.activations import capture
+from tunescope.dictionaries.contribution import contribution, tuned_modules
+from tunescope.dictionaries.delta_norms import DeltaNorms, norm_table
+from tunescope.dictionaries.delta_pass import DeltaBatch, DeltaPass, delta_batches
+from tunescope.dictionaries.hygiene import Hygiene, held_out
+from tunescope.dictionaries.partial_forward import forward_until_read
 from tunescope.errors import ActivationError, AlignmentError, InputError, ModelError, UnknownName
-from tunescope.features.contribution import contribution, tuned_modules
-from tunescope.features.delta_norms import DeltaNorms, norm_table
-from tunescope.features.delta_pass import DeltaBatch, DeltaPass, delta_batches
-from tunescope.features.hygiene import Hygiene, held_out
-from tunescope.features.partial_forward import forward_until_read
 from tunescope.models import Model, load_model, load_several
 from tunescope.models.quiet import quietly
 

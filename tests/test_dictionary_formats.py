@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tunescope as ts
+from tunescope.dictionaries import Dictionary
+from tunescope.dictionaries.firing import Gated, GroupMax, Relu, Threshold, TopK
+from tunescope.dictionaries.formats.hook_points import hook_point
+from tunescope.dictionaries.token_scaling import to_constant_norm, to_layer_norm
 from tunescope.errors import ActivationError, FormatError, InputError, OutputError, TunescopeError, UnknownName, UnsafeWeights
-from tunescope.features import Dictionary
-from tunescope.features.firing import Gated, GroupMax, Relu, Threshold, TopK
-from tunescope.features.formats.hook_points import hook_point
-from tunescope.features.token_scaling import to_constant_norm, to_layer_norm
 
 D, N, K = 8, 24, 5
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -775,9 +775,9 @@ def test_a_kill_between_the_two_files_leaves_no_dictionary_of_mixed_parts(tmp_pa
     ts.save_dictionary(made(TopK(K)), tmp_path)
     program = """
 import os, signal, sys, torch
-import tunescope.features.formats.saelens_writer as writer
-from tunescope.features import Dictionary
-from tunescope.features.firing import Relu
+import tunescope.dictionaries.formats.saelens_writer as writer
+from tunescope.dictionaries import Dictionary
+from tunescope.dictionaries.firing import Relu
 real = os.replace
 def replace(old, new):
     real(old, new)

@@ -13,16 +13,16 @@ from scipy.optimize import linear_sum_assignment
 from torch.nn.functional import normalize
 
 from tunescope import match_dictionaries
+from tunescope.dictionaries.alignment_row import ABOVE, NOTHING, above
+from tunescope.dictionaries.alignment_tables import alignment_table
+from tunescope.dictionaries.assignment import one_to_one
+from tunescope.dictionaries.chance_dictionaries import chance_directions, norm_matched_noise
+from tunescope.dictionaries.dictionary import Dictionary
+from tunescope.dictionaries.directions import directions, nearest_features
+from tunescope.dictionaries.firing import TopK
+from tunescope.dictionaries.spectrum import Spectrum
+from tunescope.dictionaries.subspaces import compare_spans, random_overlap
 from tunescope.errors import ActivationError, AlignmentError, Degenerate, InputError
-from tunescope.features.alignment_row import ABOVE, NOTHING, above
-from tunescope.features.alignment_tables import alignment_table
-from tunescope.features.assignment import one_to_one
-from tunescope.features.chance_dictionaries import chance_directions, norm_matched_noise
-from tunescope.features.dictionary import Dictionary
-from tunescope.features.directions import directions, nearest_features
-from tunescope.features.firing import TopK
-from tunescope.features.spectrum import Spectrum
-from tunescope.features.subspaces import compare_spans, random_overlap
 
 
 def drawn(n, d, seed):
@@ -93,7 +93,7 @@ def test_one_candidate_each_still_pairs_everything():
 
 def test_nearest_features_in_blocks_are_those_of_the_whole_table(monkeypatch):
     a, b = directions(drawn(40, 6, 0)), directions(drawn(30, 6, 1))
-    monkeypatch.setattr("tunescope.features.directions._CELLS", 7 * 30)
+    monkeypatch.setattr("tunescope.dictionaries.directions._CELLS", 7 * 30)
     found = nearest_features(a, b, k=4)
     table = a.numpy() @ b.numpy().T
     np.testing.assert_allclose(found.of_a, -np.sort(-table, axis=1)[:, :4], atol=1e-6)

@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save_file
 
 import tunescope as ts
-from tunescope.features import Dictionary
-from tunescope.features.firing import Gated, Relu, Threshold, TopK
-from tunescope.features.token_scaling import to_constant_norm, to_layer_norm
+from tunescope.dictionaries import Dictionary
+from tunescope.dictionaries.firing import Gated, Relu, Threshold, TopK
+from tunescope.dictionaries.token_scaling import to_constant_norm, to_layer_norm
 
 D, N, K = 16, 48, 6
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 import tunescope as ts
 from tiny_models import LAYERS, TEXTS, WIDTH, save_model
 from tunescope.cli import app
+from tunescope.dictionaries import Dictionary
+from tunescope.dictionaries.doctor_checks import check_model
+from tunescope.dictionaries.doctor_rows import TokenRows, check_rows
+from tunescope.dictionaries.firing import Relu, Threshold, TopK
 from tunescope.errors import InputError, NotEnoughRows
-from tunescope.features import Dictionary
-from tunescope.features.doctor_checks import check_model
-from tunescope.features.doctor_rows import TokenRows, check_rows
-from tunescope.features.firing import Relu, Threshold, TopK
 
 RANK = 6
 

@@ -9,13 +9,13 @@ from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.metrics import r2_score
 
+from tunescope.dictionaries.dictionary import Dictionary
+from tunescope.dictionaries.explained_share import explained_shares
+from tunescope.dictionaries.firing import TopK
+from tunescope.dictionaries.quality import EDGES, QualitySums, improvement
+from tunescope.dictionaries.spectrum import Spectrum, dimensions
+from tunescope.dictionaries.token_scaling import to_constant_norm
 from tunescope.errors import AlignmentError, Degenerate, InputError, NotEnoughRows
-from tunescope.features.dictionary import Dictionary
-from tunescope.features.explained_share import explained_shares
-from tunescope.features.firing import TopK
-from tunescope.features.quality import EDGES, QualitySums, improvement
-from tunescope.features.spectrum import Spectrum, dimensions
-from tunescope.features.token_scaling import to_constant_norm
 from tunescope.geometry import Moments
 
 

@@ -24,7 +24,7 @@ ROWS = [
     {"cli"},
     {"study", "gate", "advice", "demo"},
     {"comparison"},
-    {"training", "features"},
+    {"training", "dictionaries"},
     {"outcome"},
     {"geometry"},
     {"activations"},

@@ -10,17 +10,17 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import orthogonal_mp
 from torch.nn.functional import normalize
 
+from tunescope.dictionaries import train_sae
+from tunescope.dictionaries.alignment_row import NOTHING
+from tunescope.dictionaries.chance_dictionaries import norm_matched_noise
+from tunescope.dictionaries.dictionary import Dictionary
+from tunescope.dictionaries.firing import TopK
+from tunescope.dictionaries.quality import QualitySums
+from tunescope.dictionaries.recoding import recode
+from tunescope.dictionaries.reconstruction import WAYS, reconstruct
+from tunescope.dictionaries.reuse import NEW, PARTLY, REUSED, UNDECIDED, artefact, reuse
+from tunescope.dictionaries.spectrum import Spectrum
 from tunescope.errors import AlignmentError, InputError
-from tunescope.features import train_sae
-from tunescope.features.alignment_row import NOTHING
-from tunescope.features.chance_dictionaries import norm_matched_noise
-from tunescope.features.dictionary import Dictionary
-from tunescope.features.firing import TopK
-from tunescope.features.quality import QualitySums
-from tunescope.features.recoding import recode
-from tunescope.features.reconstruction import WAYS, reconstruct
-from tunescope.features.reuse import NEW, PARTLY, REUSED, UNDECIDED, artefact, reuse
-from tunescope.features.spectrum import Spectrum
 
 
 def drawn(n, d, seed):
@@ -34,8 +34,8 @@ def dense(found, latents):
 @pytest.mark.parametrize("block", [4_000_000, 1])
 @pytest.mark.parametrize(("d", "n", "k"), [(32, 128, 6), (16, 12, 5)])
 def test_pursuit_of_either_sign_is_scikit_learns(monkeypatch, d, n, k, block):
-    monkeypatch.setattr("tunescope.features.recoding._CELLS", block)
-    monkeypatch.setattr("tunescope.features.recoding._LEAST", 16)
+    monkeypatch.setattr("tunescope.dictionaries.recoding._CELLS", block)
+    monkeypatch.setattr("tunescope.dictionaries.recoding._LEAST", 16)
     atoms, x = normalize(drawn(n, d, 0), dim=1), drawn(50, d, 1)
     expected = orthogonal_mp(atoms.double().numpy().T, x.double().numpy().T, n_nonzero_coefs=k).T
     found = recode(x, 3 * atoms, active=k, nonnegative=False)

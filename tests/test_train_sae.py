@@ -7,16 +7,16 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from tunescope.dictionaries import sae_checkpoint
+from tunescope.dictionaries.architectures import ARCHITECTURES, Weights
+from tunescope.dictionaries.architectures.coded import REVIVAL, add_revival, coded_step
+from tunescope.dictionaries.architectures.dense import Jump
+from tunescope.dictionaries.architectures.selection import screen, top_of_batch, top_of_rows
+from tunescope.dictionaries.delta_rows import ArrayRows
+from tunescope.dictionaries.largest import largest
+from tunescope.dictionaries.sparse_products import Places, gathered, read, summed, written
+from tunescope.dictionaries.train_sae import train_sae
 from tunescope.errors import ActivationError, FormatError, InputError, NotEnoughRows, OutputError, UnknownName
-from tunescope.features import sae_checkpoint
-from tunescope.features.architectures import ARCHITECTURES, Weights
-from tunescope.features.architectures.coded import REVIVAL, add_revival, coded_step
-from tunescope.features.architectures.dense import Jump
-from tunescope.features.architectures.selection import screen, top_of_batch, top_of_rows
-from tunescope.features.delta_rows import ArrayRows
-from tunescope.features.largest import largest
-from tunescope.features.sparse_products import Places, gathered, read, summed, written
-from tunescope.features.train_sae import train_sae
 
 ROWS, D, N, K = 40, 24, 96, 5
 

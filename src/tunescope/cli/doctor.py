@@ -11,7 +11,7 @@ from tunescope.cli import options
 from tunescope.cli.run import interruptible, progress
 
 if TYPE_CHECKING:
-    from tunescope.features.doctor import Diagnosis
+    from tunescope.dictionaries.doctor import Diagnosis
 
 _STYLES = {"ok": "green", "warn": "yellow", "wrong": "bold red"}
 
@@ -50,8 +50,8 @@ def doctor(
     One row a usual mistake: what was found, what was expected, and what to do. Exits with status 1 when something is wrong.
     """
     with interruptible(Path("tunescope-out")):
-        from tunescope.features.doctor import doctor as diagnose
-        from tunescope.features.formats import read_dictionary
+        from tunescope.dictionaries.doctor import doctor as diagnose
+        from tunescope.dictionaries.formats import read_dictionary
         from tunescope.models import load_model
 
         read = read_dictionary(dictionary, scale=scale)

@@ -16,13 +16,13 @@ from tunescope.comparison.features.request import CONTROLS, Request, named
 from tunescope.comparison.features.result import FeatureComparison
 from tunescope.comparison.features.rows import BASE, TRAINED, PlaceRows, shuffled_pairs, spread
 from tunescope.comparison.features.trained import Progress, Trainer, keep, pretrained
+from tunescope.dictionaries import DeltaStore, Dictionary, save_deltas
+from tunescope.dictionaries.alignment_tables import alignment_table
+from tunescope.dictionaries.chance_dictionaries import norm_matched_noise
+from tunescope.dictionaries.delta_pass import NOISE
+from tunescope.dictionaries.quality import DEFINITIONS, QualitySums
+from tunescope.dictionaries.spectrum import Spectrum
 from tunescope.errors import InputError
-from tunescope.features import DeltaStore, Dictionary, save_deltas
-from tunescope.features.alignment_tables import alignment_table
-from tunescope.features.chance_dictionaries import norm_matched_noise
-from tunescope.features.delta_pass import NOISE
-from tunescope.features.quality import DEFINITIONS, QualitySums
-from tunescope.features.spectrum import Spectrum
 from tunescope.identity import versions
 from tunescope.models import Model, load_several
 from tunescope.texts import Corpus, as_corpus
@@ -69,7 +69,7 @@ def features(
     Args:
         base: what `load_model` takes. tuned: an adapter or model, a list, or {name: source}; adapters on one base share its weights.
         texts, column, sample: as `as_corpus` takes them; the deltas are of their tokens.
-        layers: 0 (embeddings) to L. kind: residual or patched, see `features.deltas`.
+        layers: 0 (embeddings) to L. kind: residual or patched, see `dictionaries.deltas`.
         dictionary: the base's own, in any format `ts.read_dictionary` reads, or {layer: dictionary}; None trains one on the same tokens.
         latents: 4 × the width by default. k: active features, a 24th of the width (4 to 32). architecture, seeds, steps: as `ts.train_sae`.
         controls: of `CONTROLS`. held_out_share: of documents. store_dtype: of the deltas on disk, float32 or bfloat16.

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from tunescope.comparison.features.rows import PlaceRows
+from tunescope.dictionaries import Dictionary, match_dictionaries
+from tunescope.dictionaries.coactivity import activation_cka, code_cka
+from tunescope.dictionaries.explained_share import explained_shares
+from tunescope.dictionaries.firing_overlap import firing_overlap
+from tunescope.dictionaries.matching import DictionaryMatch
+from tunescope.dictionaries.quality import QualitySums
+from tunescope.dictionaries.reconstruction import Reconstruction, reconstruct
+from tunescope.dictionaries.sparse_codes import codes_of
+from tunescope.dictionaries.spectrum import Spectrum, dimensions
+from tunescope.dictionaries.subspaces import compare_spans
 from tunescope.errors import Degenerate
-from tunescope.features import Dictionary, match_dictionaries
-from tunescope.features.coactivity import activation_cka, code_cka
-from tunescope.features.explained_share import explained_shares
-from tunescope.features.firing_overlap import firing_overlap
-from tunescope.features.matching import DictionaryMatch
-from tunescope.features.quality import QualitySums
-from tunescope.features.reconstruction import Reconstruction, reconstruct
-from tunescope.features.sparse_codes import codes_of
-from tunescope.features.spectrum import Spectrum, dimensions
-from tunescope.features.subspaces import compare_spans
 
 PURSUED = 2000  # held-out rows that decoders are re-coded on
 SPANNED = 16  # leading features whose spans are compared, at most half the width

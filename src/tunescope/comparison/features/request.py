@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tunescope.dictionaries.architectures import ARCHITECTURES
 from tunescope.errors import InputError, UnknownName
-from tunescope.features.architectures import ARCHITECTURES
 
 CONTROLS = {
     "zero": "the base read again as if it were tuned: its deltas are 0, or the reading is wrong",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunescope.features import Dictionary
-from tunescope.features.formats import read_dictionary
+from tunescope.dictionaries import Dictionary
+from tunescope.dictionaries.formats import read_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd

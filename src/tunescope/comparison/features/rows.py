@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunescope.features import DeltaStore
-from tunescope.features.spectrum import Spectrum
+from tunescope.dictionaries import DeltaStore
+from tunescope.dictionaries.spectrum import Spectrum
 
 TRAINED, HELD = 50_000, 20_000  # rows a place that are held in memory, at most
 BASE = "base"

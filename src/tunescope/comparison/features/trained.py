@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tunescope.comparison.features.request import Request
 from tunescope.comparison.features.rows import BASE
+from tunescope.dictionaries import DeltaStore, Dictionary, train_sae
+from tunescope.dictionaries.formats import read_dictionary, save_dictionary
+from tunescope.dictionaries.formats.hook_points import residual_hook
 from tunescope.errors import InputError, NotEnoughRows
-from tunescope.features import DeltaStore, Dictionary, train_sae
-from tunescope.features.formats import read_dictionary, save_dictionary
-from tunescope.features.formats.hook_points import residual_hook
 
 Progress = Callable[[str, int, int], None]
 

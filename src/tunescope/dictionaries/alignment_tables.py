@@ -1,0 +1,87 @@
+"""Dictionary against dictionary: rank × rank, layer × layer and seed × seed, each cell with its floor and its ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement, product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunescope.dictionaries.alignment_row import AlignmentRow, above, mean_and_sd
+from tunescope.dictionaries.assignment import one_to_one
+from tunescope.dictionaries.chance_dictionaries import chance_directions, said
+from tunescope.dictionaries.directions import directions, same_width
+from tunescope.dictionaries.spectrum import Spectrum
+from tunescope.errors import InputError
+
+DRAWS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentTable:
+    """Mean one-to-one cosines (l, l) of labelled groups of dictionaries, every group being the seeds of one training.
+
+    On the diagonal: seed against seed, NaN where a group has one. floor, floor_sd: a random dictionary in the place of the second.
+    ceiling: the smaller of the two groups' own diagonals, NaN where either has none. pairs: one to one, of the smallest dictionaries.
+    """
+
+    labels: tuple[str, ...]
+    values: np.ndarray
+    floor: np.ndarray
+    floor_sd: np.ndarray
+    ceiling: np.ndarray
+    drawn: str
+    pairs: int
+
+    def rows(self, kind: str = "rank") -> tuple[AlignmentRow, ...]:
+        """One for each pair of labels, and for each label with two seeds or more; `kind` says what a label is."""
+        cells = combinations_with_replacement(range(len(self.labels)), 2)
+        return tuple(self._row(kind, i, j) for i, j in cells if np.isfinite(self.values[i, j]))
+
+    def _row(self, kind: str, i: int, j: int) -> AlignmentRow:
+        value, floor, sd = float(self.values[i, j]), float(self.floor[i, j]), float(self.floor_sd[i, j])
+        top = float(self.ceiling[i, j]) if i != j and np.isfinite(self.ceiling[i, j]) else None
+        sides = f"{kind} {self.labels[i]} with {self.labels[j]}" if i != j else f"{kind} {self.labels[i]}, seed with seed"
+        return AlignmentRow(
+            f"{kind}_by_{kind}" if i != j else "seed_by_seed", sides, value, floor, sd, self.drawn, top,
+            None if top is None else "the smaller of both sides' seed with seed", n=self.pairs, unit="pairs",
+            verdict=above(value, floor, sd=sd, ceiling=top),
+        )
+
+
+def alignment_table(
+    groups: Mapping[str, Sequence[Any]], *, activations: Spectrum | None = None, draws: int = DRAWS, seed: int = 0
+) -> AlignmentTable:
+    """The table of groups of dictionaries, or decoder arrays, by label (a rank, a layer, a seed), in their order.
+
+    A cell is the mean over all pairs of one dictionary from either group. Assignments: one a pair, and `draws` a cell for its floor.
+
+    Args: activations: the spectrum that the random dictionaries are drawn like; isotropic without it.
+
+    Raises: InputError (fewer than two dictionaries, an empty group), AlignmentError (widths differ).
+    """
+    held = {label: [directions(one, f"{label}, {number}") for number, one in enumerate(group)] for label, group in groups.items()}
+    if sum(map(len, held.values())) < 2 or not all(held.values()):
+        counts = ", ".join(f"{label}: {len(group)}" for label, group in held.items())
+        raise InputError(f"dictionaries by group {counts or 'none'}; a table needs two in all, and one in each group")
+    labels, size = tuple(held), len(held)
+    values, floor, spread = (np.full((size, size), np.nan) for _ in range(3))
+    for i, j in combinations_with_replacement(range(size), 2):
+        first, second = held[labels[i]], held[labels[j]]
+        both = list(combinations(first, 2) if i == j else product(first, second))
+        same_width(first[0], second[0])
+        if both:
+            values[i, j] = values[j, i] = np.mean([_mean(a, b) for a, b in both])
+        chance = [chance_directions(*second[0].shape, like=activations, seed=seed + draw) for draw in range(draws)]
+        floor[i, j], spread[i, j] = mean_and_sd([_mean(first[0], one) for one in chance])
+        floor[j, i], spread[j, i] = floor[i, j], spread[i, j]
+    own, pairs = values.diagonal(), min(len(one) for group in held.values() for one in group)
+    return AlignmentTable(labels, values, floor, spread, np.minimum(own[:, None], own[None, :]), said(activations), pairs)
+
+
+def _mean(a: Tensor, b: Tensor) -> float:
+    return float(one_to_one(a, b)[1][1].mean(dtype=torch.float64))

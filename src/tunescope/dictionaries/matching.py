@@ -1,0 +1,182 @@
+"""`ts.match_dictionaries`: which features of one dictionary another has, one to one, against chance and against another seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tunescope.dictionaries.alignment_row import AlignmentRow, above, mean_and_sd
+from tunescope.dictionaries.assignment import method_of, one_to_one
+from tunescope.dictionaries.chance_dictionaries import chance_directions, said
+from tunescope.dictionaries.directions import directions, nearest_features, same_width
+from tunescope.dictionaries.spectrum import Spectrum
+from tunescope.errors import InputError
+
+DRAWS = 3
+SHARED_AT = 0.7
+_CEILING = "the same dictionary trained from another seed"
+
+
+@dataclass(frozen=True, eq=False)
+class Cosines:
+    """Cosines of two dictionaries: nearest in either direction, and one to one.
+
+    nearest_a (n,): of each feature of a the largest cosine in b, at latent at_b; nearest_b (m,), at_a likewise. pairs (min(n, m), 2):
+    latent of a, latent of b, closest pair first, that together have the largest sum of cosines; cosines: theirs.
+    """
+
+    nearest_a: Float[Tensor, " n"]
+    at_b: Int[Tensor, " n"]
+    nearest_b: Float[Tensor, " m"]
+    at_a: Int[Tensor, " m"]
+    pairs: Int[Tensor, "p 2"]
+    cosines: Float[Tensor, " p"]
+
+    @classmethod
+    def of(cls, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Cosines:
+        """Of unit directions."""
+        near, (pairs, cosines) = one_to_one(a, b)
+        return cls(near.of_a[:, 0], near.at_b[:, 0], near.of_b[:, 0], near.at_a[:, 0], pairs, cosines)
+
+    def shared(self, at: float) -> float:
+        """The share of pairs at this cosine or closer."""
+        return float((self.cosines >= at).double().mean())
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Means and spreads over draws, with a random dictionary in the place of b (of a, for `max_b`).
+
+    near_99: the cosine that a feature of a passes, to its nearest random one, once in a hundred.
+    """
+
+    drawn: str
+    one_to_one: tuple[float, float]
+    shared: tuple[float, float]
+    max_a: tuple[float, float]
+    max_b: tuple[float, float]
+    near_99: float
+
+
+@dataclass(frozen=True, eq=False)
+class DictionaryMatch:
+    """Two dictionaries, feature by feature, with what chance and a second seed give.
+
+    cosines of the `pairs` (latent of a, latent of b), closest first; `found` has the nearest features of each direction as well. value:
+    the mean of `cosines`; shared: the share of pairs at `shared_at` or closer. ceiling: the same of a seed pair, None where none was given.
+    """
+
+    found: Cosines
+    chance: Chance
+    ceiling: Cosines | None
+    shared_at: float
+    method: str
+    verdict: str
+
+    @property
+    def pairs(self) -> Int[Tensor, "p 2"]:
+        return self.found.pairs
+
+    @property
+    def cosines(self) -> Float[Tensor, " p"]:
+        return self.found.cosines
+
+    @property
+    def value(self) -> float:
+        return float(self.found.cosines.double().mean())
+
+    @property
+    def floor(self) -> float:
+        return self.chance.one_to_one[0]
+
+    @property
+    def shared(self) -> float:
+        return self.found.shared(self.shared_at)
+
+    def rows(self, sides: str = "a with b") -> tuple[AlignmentRow, ...]:
+        """One-to-one cosine, share of shared pairs, and largest cosine in both directions, each with floor and ceiling."""
+        top, chance, at = self.ceiling, self.chance, self.shared_at
+        first, last = sides.split(" with ") if " with " in sides else ("a", "b")
+        tops = (None,) * 4 if top is None else (_mean(top.cosines), top.shared(at), _mean(top.nearest_a), _mean(top.nearest_b))
+        near_a, near_b = self.found.nearest_a, self.found.nearest_b
+        parts = (
+            ("one_to_one_cosine", sides, self.value, chance.one_to_one, len(self.cosines), "pairs", self.method),
+            ("shared_share", sides, self.shared, chance.shared, len(self.cosines), "pairs", f"cosine {at} or closer"),
+            ("max_cosine", f"each of {first} with the nearest of {last}", _mean(near_a), chance.max_a, len(near_a), "features", None),
+            ("max_cosine", f"each of {last} with the nearest of {first}", _mean(near_b), chance.max_b, len(near_b), "features", None),
+        )
+        return tuple(
+            AlignmentRow(
+                name, of, value, *floor, chance.drawn, end, None if end is None else _CEILING, n=n, unit=unit, note=note,
+                verdict=above(value, floor[0], sd=floor[1], ceiling=end),
+            )
+            for (name, of, value, floor, n, unit, note), end in zip(parts, tops, strict=True)
+        )
+
+
+def match_dictionaries(
+    a: Any,
+    b: Any,
+    *,
+    activations: Any = None,
+    seed_pair: tuple[Any, Any] | None = None,
+    shared_at: float = SHARED_AT,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> DictionaryMatch:
+    """The features of a and b that are one another's: the one-to-one pairing of decoder rows with the largest sum of cosines.
+
+    Cosines keep their sign, as feature activations are never negative. Dead latents count; give `decoder[alive]` to leave them out.
+
+    Args:
+        a, b: a `Dictionary` each, or decoder arrays (n, d) and (m, d).
+        activations: rows (or their `Spectrum`) whose covariance the random dictionaries of the floor are drawn from; without them the
+            directions are isotropic, a floor that is too low where activations crowd a few directions.
+        seed_pair: two trainings of one dictionary, from different seeds: the ceiling.
+        shared_at: the cosine from which a pair counts as shared.
+        draws: random dictionaries; seed: of them.
+
+    Returns: pairs and cosines; floor, ceiling and verdict; `rows()` for a table.
+
+    Raises: AlignmentError (widths differ), ActivationError (NaN or Inf), InputError (no draws, shared_at outside −1 to 1).
+
+    Reference: Paulo and Belrose 2025, Sparse autoencoders trained on the same data learn different features
+    (https://arxiv.org/abs/2501.16615): about 30% are shared between seeds of a large TopK autoencoder.
+    """
+    if draws < 1 or not -1 <= shared_at <= 1:
+        raise InputError(f"draws {draws} and shared_at {shared_at} given; a floor needs at least 1 draw, and a cosine is −1 to 1")
+    left, right = directions(a, "a"), directions(b, "b")
+    same_width(left, right)
+    like = activations if activations is None or isinstance(activations, Spectrum) else Spectrum.of(activations)
+    if like is not None and len(like.mean) != left.shape[1]:
+        raise InputError(f"activations of width {len(like.mean)} given for dictionaries of width {left.shape[1]}")
+    found, chance = Cosines.of(left, right), _chance(left, right, like, shared_at=shared_at, draws=draws, seed=seed)
+    ceiling = None if seed_pair is None else Cosines.of(directions(seed_pair[0], "a seed"), directions(seed_pair[1], "a second seed"))
+    verdict = above(
+        _mean(found.cosines), chance.one_to_one[0], sd=chance.one_to_one[1], ceiling=None if ceiling is None else _mean(ceiling.cosines)
+    )
+    return DictionaryMatch(found, chance, ceiling, shared_at, method_of(len(left), len(right)), verdict)
+
+
+def _chance(a: Tensor, b: Tensor, like: Spectrum | None, *, shared_at: float, draws: int, seed: int) -> Chance:
+    """Random dictionaries as wide as b set against a, and as wide as a against b; their seeds are 2i and 2i + 1 from `seed` on."""
+    one, shared, max_a, max_b, near = [], [], [], [], []
+    for draw in range(draws):
+        stands_for_b = chance_directions(*b.shape, like=like, seed=seed + 2 * draw)
+        stands_for_a = chance_directions(*a.shape, like=like, seed=seed + 2 * draw + 1)
+        cosines = Cosines.of(a, stands_for_b)
+        one.append(_mean(cosines.cosines))
+        shared.append(cosines.shared(shared_at))
+        max_a.append(_mean(cosines.nearest_a))
+        max_b.append(_mean(nearest_features(stands_for_a, b).of_b[:, 0]))
+        near.append(cosines.nearest_a)
+    over = float(torch.cat(near).double().quantile(0.99)) if len(near) * len(a) < 16_000_000 else float(near[0].double().quantile(0.99))
+    return Chance(said(like), mean_and_sd(one), mean_and_sd(shared), mean_and_sd(max_a), mean_and_sd(max_b), over)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())
