@@ -11,6 +11,7 @@ from tunescope.cli.demo import demo
 from tunescope.cli.diff import diff
 from tunescope.cli.distance import distance
 from tunescope.cli.doctor import doctor
+from tunescope.cli.features import features
 from tunescope.cli.perturb import perturb
 from tunescope.cli.power import power
 from tunescope.cli.probe_audit import probe_audit
@@ -30,6 +31,7 @@ app.command(no_args_is_help=True)(capture)
 app.command(no_args_is_help=True)(tune)
 app.command(no_args_is_help=True)(perturb)
 app.command(no_args_is_help=True)(distance)
+app.command(no_args_is_help=True)(features)
 app.command(no_args_is_help=True)(power)
 app.command("probe-audit", no_args_is_help=True)(probe_audit)
 app.command(no_args_is_help=True)(doctor)

@@ -47,14 +47,17 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def interruptible(out: Path) -> Iterator[None]:
-    """Ctrl-C ends with one line that says what was left behind: nothing, or the whole result."""
+def interruptible(out: Path, *, begun: str | None = None) -> Iterator[None]:
+    """Ctrl-C ends with one line that says what was left behind: nothing, or the whole result, or, where a file `begun` is in the folder,
+    what --resume goes on with."""
     before = _stamp(out)
     try:
         with _heard():
             yield
     except KeyboardInterrupt:
         left = f"nothing was written to '{out}'" if _stamp(out) == before else f"the result had just been written to '{out}'"
+        if begun is not None and (out / begun).is_file():
+            left = f"what is done is kept in '{out}', and --resume goes on from there"
         typer.secho(f"\ntunescope: interrupted; {left}", err=True, fg=typer.colors.RED)
         sys.stderr.flush()
         os._exit(130)  # worker threads of a running forward pass would hold the exit back

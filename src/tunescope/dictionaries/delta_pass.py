@@ -237,7 +237,7 @@ def delta_batches(
     each left after the last layer that is wanted; adapters on one base share one copy of its weights (see `models.load_several`).
 
     tuned: by the names reports call them. layers: 0 (embeddings) to L, for kind "local" names of adapted modules; None is every layer.
-    kind: residual, local or patched, see `dictionaries.deltas`. prompt: put before every text; None is the base's declared one. hygiene: what
+    kind: residual, local or patched, see `deltas`. prompt: put before every text; None is the base's declared one. hygiene: what
     is dropped. held_out_share: of documents, chosen by a hash of their text. noise: one more forward of the base a batch, with its texts in
     two halves: base − base, the delta of the arithmetic alone, under the name "noise".
 

@@ -13,6 +13,7 @@ from tunescope.dictionaries.architectures import ARCHITECTURES, Architecture, We
 from tunescope.dictionaries.delta_rows import DeltaRows
 from tunescope.dictionaries.dictionary import Dictionary
 from tunescope.dictionaries.sae_checkpoint import Checkpoint
+from tunescope.geometry.threads import threads_for
 
 _WARM, _COOL = 0.02, 0.2  # shares of the steps in which the learning rate rises, and falls
 _DEAD_SHARE, _DEAD_ROWS = 0.1, 10_000_000  # a latent is dead that has not fired for so large a share of all rows, or for so many
@@ -137,14 +138,15 @@ def run(
     trainings = [Training.begin(spec, rows.width, device) for spec in specs]
     done = checkpoint.restore(trainings) if checkpoint else 0
     mean, scale = rows.mean.float().to(device), 1 / rows.rms
-    for step, batch in enumerate(_batches(rows, schedule, done), done):
-        x = (batch.to(device, non_blocking=True) - mean) * scale
-        for training in trainings:
-            training.step(x, schedule.rate(step, training.spec.latents), schedule.dead_after)
-        if checkpoint:
-            checkpoint.did(step + 1, trainings, last=step + 1 == schedule.steps)
-        if progress:
-            progress(step + 1, schedule.steps, {"unexplained": float(trainings[0].figures["unexplained"])})
+    with threads_for(schedule.batch_size * rows.width * max(spec.latents for spec in specs)):
+        for step, batch in enumerate(_batches(rows, schedule, done), done):
+            x = (batch.to(device, non_blocking=True) - mean) * scale
+            for training in trainings:
+                training.step(x, schedule.rate(step, training.spec.latents), schedule.dead_after)
+            if checkpoint:
+                checkpoint.did(step + 1, trainings, last=step + 1 == schedule.steps)
+            if progress:
+                progress(step + 1, schedule.steps, {"unexplained": float(trainings[0].figures["unexplained"])})
     return [training.finished(rows, schedule) for training in trainings]
 
 
