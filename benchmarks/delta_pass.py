@@ -1,6 +1,7 @@
 """Four adapters captured against one base in one pass, against four passes of a base and an adapter: 5 / 8 = .625 of the forwards.
 
 MiniLM and four LoRA adapters of ranks 4 to 32, residual deltas at every layer; what both give is checked to be equal, bit for bit.
+Tokenising and the sample that fixes the median norms are before the timed region on both sides.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModel
 
 from pairing import Line, Pairs, within
-from tunescope.features import delta_batches
-from tunescope.models import Model, load_several
+from tunescope.features.delta_pass import Calibration, DeltaPass
+from tunescope.models import load_several
 from tunescope.models.quiet import quietly
 from tunescope.texts.documentation import paragraphs
 
 THREADS = os.cpu_count() or 1
-TEXTS, BATCH, RANKS = 128, 32, (4, 8, 16, 32)
+TEXTS, BATCH, LENGTH, RANKS = 64, 16, 64, (4, 8, 16, 32)
 
 
 def lines(repeats: int) -> Iterator[Line]:
@@ -30,11 +31,15 @@ def lines(repeats: int) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as place:
         base, tuned = load_several(get_model_path(), {f"rank-{rank}": adapter(Path(place), rank) for rank in RANKS}, device="cpu")
 
+    whole = DeltaPass.of(base, tuned, texts, batch_size=BATCH, max_length=LENGTH)
+    pairs = [DeltaPass.of(base, {name: model}, texts, batch_size=BATCH, max_length=LENGTH) for name, model in tuned.items()]
+    calibration = whole.calibrate()
+
     def together() -> dict:
-        return sums(base, tuned, texts)
+        return sums(whole, calibration)
 
     def apart() -> dict:
-        return {key: total for name, model in tuned.items() for key, total in sums(base, {name: model}, texts).items()}
+        return {key: total for pair in pairs for key, total in sums(pair, calibration).items()}
 
     one, two = together(), apart()
     within(max(float((one[key] - two[key]).abs().max()) for key in two), 0, "deltas of one pass against those of four")
@@ -42,10 +47,10 @@ def lines(repeats: int) -> Iterator[Line]:
     yield Pairs.time(together, apart, repeats).costs(what, "four pairs, one after the other", target=0.875)
 
 
-def sums(base: Model, tuned: dict[str, Model], texts: list[str]) -> dict:
+def sums(run: DeltaPass, calibration: Calibration) -> dict:
     """The sum of the deltas by adapter and layer."""
     totals: dict = {}
-    for batch in delta_batches(base, tuned, texts, batch_size=BATCH):
+    for batch in run.batches(calibration):
         for key, delta in batch.deltas.items():
             totals[key] = totals.get(key, 0) + delta.sum(dim=0)
     return totals
