@@ -96,7 +96,9 @@ def test_light_imports_leave_torch_alone(program):
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], *([name, "--help"] for name in ("diff", "capture", "perturb", "distance", "doctor", "features", "power"))], ids=" ".join
+    "command",
+    [["--help"], *([name, "--help"] for name in ("diff", "capture", "perturb", "distance", "doctor", "features", "power"))],
+    ids=" ".join,
 )
 def test_help_leaves_torch_alone(command):
     program = f"""

@@ -13,7 +13,7 @@ from tunescope.cli.run import interruptible, progress, say
 if TYPE_CHECKING:
     from tunescope.comparison.features import FeatureComparison
 
-_DICTIONARIES = "Dictionaries"
+_PANEL = "Dictionaries"
 
 
 def features(
@@ -31,27 +31,27 @@ def features(
     dictionary: Annotated[
         list[str] | None,
         typer.Option(
-            "--dictionary", metavar="[N=]PATH", show_default=False, rich_help_panel=_DICTIONARIES,
+            "--dictionary", metavar="[N=]PATH", show_default=False, rich_help_panel=_PANEL,
             help="The base's own dictionary (Gemma Scope, SAELens, sparsify …), of layer N. Default: one is trained on the same tokens.",
         ),
     ] = None,
     latents: Annotated[
-        int | None, typer.Option("--latents", min=1, show_default=False, rich_help_panel=_DICTIONARIES, help="Features. Default: 4 × width.")
+        int | None, typer.Option("--latents", min=1, show_default=False, rich_help_panel=_PANEL, help="Features. Default: 4 × width.")
     ] = None,
     k: Annotated[
         int | None,
-        typer.Option("--k", min=1, show_default=False, rich_help_panel=_DICTIONARIES, help="Active in a token. Default: width / 24, 4 to 32."),
+        typer.Option("--k", min=1, show_default=False, rich_help_panel=_PANEL, help="Active in a token. Default: width / 24, 4 to 32."),
     ] = None,
     architecture: Annotated[
-        str, typer.Option("--architecture", rich_help_panel=_DICTIONARIES, help="topk, batchtopk, jumprelu or standard (L1).")
+        str, typer.Option("--architecture", rich_help_panel=_PANEL, help="topk, batchtopk, jumprelu or standard (L1).")
     ] = "topk",
     seeds: Annotated[
-        str, typer.Option("--seeds", rich_help_panel=_DICTIONARIES, help="Two or more make the ceiling of every comparison.")
+        str, typer.Option("--seeds", rich_help_panel=_PANEL, help="Two or more make the ceiling of every comparison.")
     ] = "0,1",
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", min=1, show_default=False, rich_help_panel=_DICTIONARIES, help="Of training. Default: 2,000, or each token four times."
+            "--steps", min=1, show_default=False, rich_help_panel=_PANEL, help="Of training. Default: 2,000, or each token four times."
         ),
     ] = None,
     controls: Annotated[
