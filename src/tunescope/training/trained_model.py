@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from tunescope.errors import InputError, ModelError
 from tunescope.models import Model, load_model
 from tunescope.training.objectives.learner import Learner
+from tunescope.training.shards import are_cut
 
 
 def trained_model(module: nn.Module, tokenizer: Any, args: Any) -> Model:
@@ -17,9 +18,11 @@ def trained_model(module: nn.Module, tokenizer: Any, args: Any) -> Model:
 
     module: a PreTrainedModel or PeftModel, whose tokenizer is the Trainer's `processing_class`, a SentenceTransformer, or a Learner.
 
-    Raises: InputError (no tokenizer), ModelError (weights in shards, or a module that cannot be read).
+    Raises: InputError (no tokenizer), ModelError (weights in shards that nothing puts together, or a module that cannot be read).
     """
-    if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None) or any(isinstance(p, DTensor) for p in module.parameters()):
+    if isinstance(module, Learner) and module.shards is not None:
+        return module.shards.learner.model
+    if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None) or are_cut(module):
         raise ModelError(
             "a trajectory of a model whose weights lie in shards (FSDP, DeepSpeed) was asked for, and one process cannot read it; "
             "save checkpoints and compare them with ts.diff, or train with plain torchrun"
@@ -35,3 +38,13 @@ def trained_model(module: nn.Module, tokenizer: Any, args: Any) -> Model:
             "or TrajectoryCallback(tokenizer=tokenizer)"
         )
     return load_model((module, tokenizer))
+
+
+def in_shards(module: nn.Module) -> bool:
+    """Whether its weights are cut, and can be put together to be read."""
+    return isinstance(module, Learner) and module.shards is not None and are_cut(module)
+
+
+def put_together(module: nn.Module) -> AbstractContextManager[None]:
+    """Weights in shards are in place inside the block, on the main process; every process must enter it."""
+    return module.shards.together() if isinstance(module, Learner) and module.shards is not None else nullcontext()

@@ -16,7 +16,7 @@ from tunescope.errors import ActivationError, InputError
 from tunescope.folders import writable_folder
 from tunescope.geometry import MEASURES
 from tunescope.models import Model
-from tunescope.training.trained_model import trained_model
+from tunescope.training.trained_model import in_shards, put_together, trained_model
 from tunescope.training.trajectory_file import FILE, GEOMETRY, Row, Start, plateau, read_rows, write_rows
 from tunescope.training.trajectory_geometry import Reading
 from tunescope.training.trajectory_log import geometry_logs, log, outcome_logs
@@ -114,8 +114,10 @@ class TrajectoryCallback(TrainerCallback):
             self._model = trained_model(kwargs["model"], self._tokenizer or kwargs.get("processing_class"), args)
             self._folder = writable_folder(self._out or args.output_dir)
             self._folder.mkdir(parents=True, exist_ok=True)
-            with untouched(self._model.module):
-                self._resume(state) if state.global_step else self._begin(state)
+        with put_together(kwargs["model"]):
+            if self._model is not None:
+                with untouched(self._model.module):
+                    self._resume(state) if state.global_step else self._begin(state)
         if state.global_step:
             self._judge(state, control)
             self._stop_together(args, control)
@@ -129,10 +131,11 @@ class TrajectoryCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure where a point is due."""
-        if self._model is not None:
-            geometry, outcomes = self._due(state)
-            if geometry or outcomes:
-                self._measure(self._model, state, control, geometry=geometry, outcomes=outcomes)
+        geometry, outcomes = self._due_here(args, state, kwargs["model"])
+        if geometry or outcomes:
+            with put_together(kwargs["model"]):
+                if self._model is not None:
+                    self._measure(self._model, state, control, geometry=geometry, outcomes=outcomes)
         self._stop_together(args, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -230,6 +233,16 @@ class TrajectoryCallback(TrainerCallback):
         if self._points or not self._tasks:
             return point, point and bool(self._tasks)
         return point, self._judging.due(step, **pace)
+
+    def _due_here(self, args: Any, state: Any, module: Any) -> tuple[bool, bool]:
+        """What this process has a part in: all of them where each has a part of the weights, else the main one."""
+        due = self._due(state) if self._model is not None else (False, False)
+        if not in_shards(module):
+            return due
+        flags = torch.tensor(due, dtype=torch.int32, device=args.device)
+        torch.distributed.broadcast(flags, src=0)
+        geometry, outcomes = flags.tolist()
+        return bool(geometry), bool(outcomes)
 
     def _measure(self, model: Model, state: Any, control: Any, *, geometry: bool, outcomes: bool) -> None:
         finish(model.device)

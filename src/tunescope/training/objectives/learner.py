@@ -21,6 +21,7 @@ from tunescope.models.rwkv import unscaled
 from tunescope.training.objectives.base import Batch, Loss, Objective
 from tunescope.training.objectives.embedding import DEPLOYED
 from tunescope.training.objectives.reader import LENGTH, TextReader
+from tunescope.training.shards import Shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,7 @@ class Learner(nn.Module):
         self.body = model.module
         self.heads = nn.ModuleDict(objective.heads(model, seed=seed))
         self.fitted = 0  # steps in which a drawn head was fitted with the body frozen
+        self.shards: Shards | None = None  # how its weights are put together, where they are to be cut
         self._watched: list[Pass] | None = None
         self._start: list[Start] = [_copy(self)] if objective.compares_with_start else []  # in a list: no part of the module
 
@@ -75,6 +77,11 @@ class Learner(nn.Module):
     def config(self) -> Any:
         """The body's config, which the Trainer reads."""
         return self.body.config
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The classes of the blocks, by which accelerate cuts a model."""
+        return sorted({type(block).__name__ for block in self.model.blocks})
 
     @property
     def drawn(self) -> list[nn.Parameter]:

@@ -81,7 +81,7 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
             trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
         keeping.write_curves()
     record["ended"] = {"step": len(trainer.losses), "stopped": next((each.stopped for each in watching if each.stopped), None)}
-    return _finish(setup, folder, record, main=ranks.is_main_process)
+    return _finish(trainer, folder, record)
 
 
 def _keep_base(setup: RunSetup, place: Path) -> None:
@@ -203,11 +203,13 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
         module.eval()
 
 
-def _finish(setup: RunSetup, folder: RunFolder, record: dict[str, Any], *, main: bool) -> Run:
+def _finish(trainer: RunTrainer, folder: RunFolder, record: dict[str, Any]) -> Run:
     """The final model into the folder itself, and run.json last of all."""
-    if main:
-        draft = folder.path / MODEL_DRAFT
-        write_trained(setup.tuned, setup.learner, draft)
+    draft = folder.path / MODEL_DRAFT
+    with trainer.whole() as (model, learner):
+        if trainer.is_world_process_zero():
+            write_trained(model, learner, draft)
+    if trainer.is_world_process_zero():
         for entry in sorted(draft.iterdir()):
             place = folder.path / entry.name
             if place.is_dir():
@@ -218,5 +220,6 @@ def _finish(setup: RunSetup, folder: RunFolder, record: dict[str, Any], *, main:
         folder.write_record(record)
         folder.clear_snapshots()
     PartialState().wait_for_everyone()
-    setup.learner.requires_grad_(False)
-    return Run(setup.tuned, record, folder.rows(LOSSES), folder.rows(STEPS), folder.rows(TRAJECTORY), folder.path)
+    model, learner = trainer.as_left()
+    learner.requires_grad_(False)
+    return Run(model, record, folder.rows(LOSSES), folder.rows(STEPS), folder.rows(TRAJECTORY), folder.path)

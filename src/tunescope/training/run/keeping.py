@@ -65,9 +65,12 @@ class RunKeeping(TrainerCallback):
             self.folder.write_rows(STEPS, [] if log is None else log.rows())
 
     def _write(self, step: int, state: TrainerState) -> None:
-        if step in self.checkpoints and state.is_world_process_zero:
-            said = {"step": step, "epoch": state.epoch or 0.0, "weights_sha256": self.trainer.tuned.identity()["weights_sha256"]}
-            write_trained(self.trainer.tuned, self.trainer.learner, self.folder.checkpoint(step), said=said)
+        if step not in self.checkpoints:
+            return
+        with self.trainer.whole() as (model, learner):
+            if state.is_world_process_zero:
+                said = {"step": step, "epoch": state.epoch or 0.0, "weights_sha256": model.identity()["weights_sha256"]}
+                write_trained(model, learner, self.folder.checkpoint(step), said=said)
 
 
 def write_trained(model: Model, learner: Learner, into: Path, *, said: Mapping[str, Any] | None = None) -> None:

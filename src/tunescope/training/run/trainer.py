@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,25 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from tunescope.errors import ActivationError, FormatError, InputError
+from tunescope.models import Model
 from tunescope.training.objectives import Learner
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
+from tunescope.training.run.fsdp import check_fsdp, choice_forgotten
 from tunescope.training.run.setup import RunSetup
 from tunescope.training.run.spec import RunSpec, Schedule
 from tunescope.training.run.surroundings import Surroundings
+from tunescope.training.shards import Shards, are_cut, cut_like, cut_state, whole, whole_state
 from tunescope.training.step_sizes import StepLog, StepSizes
 
 WEIGHTS, PROGRESS = "trainable.safetensors", "progress.pt"  # what a snapshot holds beside the Trainer's own files
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"  # as the Trainer names them
 
 
 class RunTrainer(Trainer):
     """Trains a Learner as an update rule says; `losses` and `step_log` grow by a row a step.
 
-    A snapshot holds what trains and nothing else, since the rest is the base's.
+    A snapshot holds what trains and nothing else, since the rest is the base's. Of weights in shards it is the one that a single process
+    would keep: every process takes part in putting it together, and the main one writes it.
     """
 
     def __init__(self, setup: RunSetup, data: RunData, order: RunOrder, arguments: TrainingArguments, *, tau: float | None):
@@ -41,7 +47,11 @@ class RunTrainer(Trainer):
         self._norm: Any = None
         self.rate = math.nan  # of the step that is being made, the largest of all groups
         collate = RunCollator(setup.learner, seed=arguments.seed)
-        super().__init__(model=setup.learner, args=arguments, train_dataset=data, data_collator=collate)
+        with choice_forgotten():
+            super().__init__(model=setup.learner, args=arguments, train_dataset=data, data_collator=collate)
+        if self.is_fsdp_enabled:
+            self.learner.shards = Shards(self.learner, self.tuned)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None  # autocast instead, as where nothing is cut
         self.remove_callback(PrinterCallback)
 
     @property
@@ -54,7 +64,7 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Optimizer:
         """The update rule's, with a record of its steps."""
         if self.optimizer is None:
-            several = self.args.gradient_accumulation_steps > 1  # whose gradients can agree
+            several = self.args.gradient_accumulation_steps > 1 and not self.is_fsdp_enabled  # whose gradients can be heard to agree
             self.optimizer = self.update.optimizer(tau=self.tau, agreement=several and self.update.equal)
             self._sizes = None if self.update.equal else StepSizes(self.optimizer, self.learner.body, agreement=several)
         return self.optimizer
@@ -66,7 +76,8 @@ class RunTrainer(Trainer):
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The learner's, whose other scalars are kept for the loss curve."""
-        outputs = model(**inputs)
+        with self.accelerator.autocast() if self.is_fsdp_enabled else nullcontext():
+            outputs = model(**inputs)
         self._pending.append({name: value.detach() for name, value in outputs.items()})
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
@@ -78,7 +89,7 @@ class RunTrainer(Trainer):
         """Take down the step that was just made: means over its micro-batches."""
         names = self._pending[0]
         means = {name: torch.stack([each[name].float() for each in self._pending]).mean() for name in names}
-        norm = {} if self._norm is None else {"gradient_norm": torch.as_tensor(self._norm).detach().clone()}
+        norm = {} if self._norm is None else {"gradient_norm": whole(torch.as_tensor(self._norm)).clone()}
         place = {"step": self.state.global_step, "epoch": self.state.epoch, "learning_rate": self.rate}
         self._unread.append(place | means | norm)
         self._pending = []
@@ -95,12 +106,38 @@ class RunTrainer(Trainer):
         self._unread = []
         return self.losses
 
+    @contextmanager
+    def whole(self) -> Iterator[tuple[Model, Learner]]:
+        """The tuned model and its learner to be written, by the main process alone; every process must enter it."""
+        shards = self.learner.shards
+        if shards is None or not are_cut(self.learner):
+            yield self.tuned, self.learner
+            return
+        with shards.together(on="cpu"):
+            yield shards.tuned, shards.learner
+
+    def as_left(self) -> tuple[Model, Learner]:
+        """The tuned model and its learner when all is done, on every process."""
+        shards = self.learner.shards
+        if shards is None or not are_cut(self.learner):
+            return self.tuned, self.learner
+        shards.fill()
+        return shards.tuned, shards.learner
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer does; of weights in shards only what trains is put together."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir)
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        own = {name: whole(value).contiguous().cpu() for name, value in kept(self.learner).items()}
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().contiguous().cpu() for name, value in kept(self.learner).items()}, folder / WEIGHTS)
+        save_file(own, folder / WEIGHTS)
         log = None if self._sizes is None else self._sizes.log.state_dict()
         torch.save({"losses": self.losses, "steps": log, "fitted": self.learner.fitted}, folder / PROGRESS)
 
@@ -111,7 +148,7 @@ class RunTrainer(Trainer):
             raise FormatError(f"'{folder}' holds {len(stored)} trained tensors and this run trains {len(own)}; it is of another run")
         with torch.no_grad():
             for name, value in stored.items():
-                own[name].copy_(value)
+                own[name].copy_(cut_like(value, own[name]))
         progress = torch.load(folder / PROGRESS, weights_only=True)
         self.losses, self.learner.fitted, self._stored_steps = progress["losses"], progress["fitted"], progress["steps"]
 
@@ -119,8 +156,22 @@ class RunTrainer(Trainer):
         """What a snapshot holds of the model, without going on from it."""
         self._load_from_checkpoint(str(snapshot))
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_state(self.optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.is_fsdp_enabled:
+            read: dict[str, Any] = {"weights_only": True, "map_location": "cpu"}
+            self.optimizer.load_state_dict(cut_state(torch.load(Path(checkpoint) / OPTIMIZER, mmap=True, **read), self.optimizer))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER, **read))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self._sizes is not None:
             self._sizes.log.load_state_dict(self._stored_steps)
 
@@ -162,8 +213,8 @@ def trainer_arguments(
         "ddp_find_unused_parameters": True,  # a pooler that no loss reads has no gradient
     }
     more = dict(around.trainer or {})
-    if sharded := sorted({"fsdp", "deepspeed"} & more.keys()):
-        raise InputError(f"trainer={{'{sharded[0]}': …}} was given; a run cannot keep weights that lie in shards yet: use plain torchrun")
+    if more.get("deepspeed"):
+        raise InputError("trainer={'deepspeed': …} was given; a run cannot keep what DeepSpeed cuts: use torchrun, alone or with fsdp")
     own = sorted(settings.keys() & more.keys())
     if own:
         raise InputError(f"trainer={{'{own[0]}': …}} was given, which the run sets itself; give it as an argument of finetune")
@@ -172,5 +223,6 @@ def trainer_arguments(
         get_reporting_integration_callbacks(arguments.report_to)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"the Trainer does not take this: {' '.join(str(error).split())}; see transformers.TrainingArguments") from error
+    check_fsdp(arguments)
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the learner at every step; torchrun is the way to more cards
     return arguments
