@@ -488,7 +488,6 @@ def labelled_file(folder: Path) -> Path:
         ({"schedule": {"warmup": -1}}, InputError, "warmup=-1"),
         ({"log_to": ["wand"]}, InputError, "the Trainer does not take this"),
         ({"trainer": {"max_steps": 3}}, InputError, "which the run sets itself"),
-        ({"trainer": {"fsdp": True}}, InputError, "weights that lie in shards"),
         ({"trainer": {"nonsense": 3}}, InputError, "the Trainer does not take this"),
         ({"trajectory": True}, InputError, "arguments of TrajectoryCallback"),
         ({"keep": TEXTS, "settings": {"preserve.head": "random"}}, UnknownName, "setting of preserve"),

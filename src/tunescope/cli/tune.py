@@ -138,6 +138,9 @@ def tune(
     log_to: Annotated[
         str | None, typer.Option("--log-to", rich_help_panel=_WATCH, show_default=False, help="tensorboard, wandb, mlflow, …")
     ] = None,
+    fsdp: Annotated[
+        bool, typer.Option("--fsdp", rich_help_panel=_STEP, help="Under torchrun: each process keeps a part of the weights (FSDP2).")
+    ] = False,
     quantise: Annotated[
         str | None,
         typer.Option("--quantise", metavar="4bit", rich_help_panel=_HOW, show_default=False, help="Pack the frozen base, QLoRA."),
@@ -187,6 +190,7 @@ def tune(
             fit_batches=fit_batches,
             trajectory=None if unwatched else {key: value for key, value in trajectory.items() if value},
             log_to=_parts(log_to),
+            trainer={"fsdp": True} if fsdp else {},
             loading={"device": device, "trust_remote_code": trust_remote_code, "quantise": quantise},
             progress=report,
             announce=say,

@@ -26,6 +26,7 @@ from tunescope.training.objectives import Learner
 from tunescope.training.run.asked import in_words
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
 from tunescope.training.run.folder import BASE, LOSSES, STEPS, TRAJECTORY, RunFolder, has_ended
+from tunescope.training.run.fsdp import check_fsdp
 from tunescope.training.run.keeping import RunKeeping, write_trained
 from tunescope.training.run.request import Request
 from tunescope.training.run.result import Run, load_run
@@ -48,6 +49,7 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
     order = request.order(data, ranks.num_processes)
     spec = request.spec(model, data, ranks.num_processes, around.trainer or {})
     arguments = trainer_arguments(folder.snapshots, request.schedule, spec, device=model.device, around=around)
+    check_fsdp(arguments, model)
     learner = set_up(model, request.objective, request.schedule, seed=request.seed, max_length=request.max_length)
     _try_reading(learner, data, order, request)
     watching = _watching(request, spec, folder)

@@ -10,6 +10,8 @@ from accelerate.utils import DistributedType
 from transformers import TrainingArguments
 
 from tunescope.errors import InputError
+from tunescope.models import Model
+from tunescope.models.quantised import is_packed
 
 CHOSEN = "ACCELERATE_USE_FSDP"  # by which accelerate tells itself, and which outlasts the run that asked for it
 _ONLY = {
@@ -21,10 +23,10 @@ _ONLY = {
 }
 
 
-def check_fsdp(arguments: TrainingArguments) -> None:
+def check_fsdp(arguments: TrainingArguments, model: Model) -> None:
     """Raise InputError for weights in shards that a run cannot make or keep."""
     if os.environ.get(CHOSEN, "").lower() == "true":
-        raise InputError("'accelerate launch' was told to use FSDP, in a way of its own; use torchrun and trainer={'fsdp': True}")
+        raise InputError(f"{CHOSEN} is set ('accelerate launch --use_fsdp'), whose shards a run does not know; use torchrun and fsdp=True")
     if not arguments.fsdp:
         return
     given = arguments.fsdp_plugin_args
@@ -33,6 +35,8 @@ def check_fsdp(arguments: TrainingArguments) -> None:
     for name, (only, why) in _ONLY.items():
         if given.get(name, only) != only:
             raise InputError(f"trainer={{'fsdp_config': {{'{name.removeprefix('fsdp_')}': {given[name]!r}}}}} was given; {why}")
+    if is_packed(model.module):
+        raise InputError(f"trainer={{'fsdp': …}} was given, and the weights of '{model.name}' are packed; use plain torchrun")
     kind = arguments.distributed_state.distributed_type
     if kind == DistributedType.NO:
         raise InputError("trainer={'fsdp': …} was given to one process, which has nobody to share its weights with; use torchrun")

@@ -20,7 +20,7 @@ from tunescope.errors import ActivationError, FormatError, InputError
 from tunescope.models import Model
 from tunescope.training.objectives import Learner
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
-from tunescope.training.run.fsdp import check_fsdp, choice_forgotten
+from tunescope.training.run.fsdp import choice_forgotten
 from tunescope.training.run.setup import RunSetup
 from tunescope.training.run.spec import RunSpec, Schedule
 from tunescope.training.run.surroundings import Surroundings
@@ -223,6 +223,5 @@ def trainer_arguments(
         get_reporting_integration_callbacks(arguments.report_to)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"the Trainer does not take this: {' '.join(str(error).split())}; see transformers.TrainingArguments") from error
-    check_fsdp(arguments)
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the learner at every step; torchrun is the way to more cards
     return arguments
