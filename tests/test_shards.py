@@ -78,8 +78,8 @@ def both_processes(program: str, folder: Path, **asked) -> None:
 
 def assert_alike(one: Path, two: Path) -> None:
     """The same files. Weights to 1e-6 (about 1e-7 was seen: sums are in another order), but for biases of keys, on which no attention
-    depends, so that AdamW takes steps of 1e-3 by the sign of rounding. Losses and sizes of steps to 1e-5 relative, with the same allowance
-    for what those biases add; measures to 1e-4."""
+    depends, so that AdamW takes steps of 1e-3 by the sign of rounding. Losses to 1e-5 relative; sizes of steps, to which those biases add, and measures
+    to 1e-4."""
     files = [sorted(path.relative_to(each).as_posix() for path in each.rglob("*") if path.is_file()) for each in (one, two)]
     assert files[0] == files[1]
     for path in (path for path in files[0] if path.endswith(".safetensors")):
@@ -89,9 +89,10 @@ def assert_alike(one: Path, two: Path) -> None:
             torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0, msg=lambda said, at=f"{path} {name}": f"{at}: {said}")
     for name, near in (("losses", 1e-5), ("steps", 1e-4), ("trajectory", 1e-4)):
         rows = [RunFolder(each).rows(f"{name}.jsonl") for each in (one, two)]
-        assert len(rows[0]) == len(rows[1]) > 0
+        assert len(rows[0]) == len(rows[1])
         for theirs, ours in zip(*rows, strict=True):
-            assert ours == {key: pytest.approx(value, rel=near, abs=1e-6) for key, value in theirs.items()}
+            numbers = {key: pytest.approx(value, rel=near, abs=1e-6) for key, value in theirs.items() if isinstance(value, float)}
+            assert ours == theirs | numbers
 
 
 @pytest.fixture
@@ -103,8 +104,8 @@ def bert(tmp_path) -> str:
 def test_two_processes_with_a_half_of_the_weights_each_make_the_run_of_one(bert, tmp_path):
     """Means over items: the mean of two processes' gradients is that of their batches together."""
     labels = {"objective": "classify", "texts": str(labelled_file(tmp_path)), "labels": "label", "steps": 5, **WATCHED}
-    rules = {"uniform": {}, "equal-step": {"tau": 1e-3}, "lora": {}, "lora+equal-step": {"tau": "paired"}}
-    asked = {rule: {**labels, "base": bert, "update": rule, **more} for rule, more in rules.items()}
+    rules: dict[str, dict] = {"equal-step": {}, "lora+equal-step": {"options": {"dropout": 0.0}}}  # two processes drop other places
+    asked = {rule: {**labels, "base": bert, "update": rule, "tau": "paired", **more} for rule, more in rules.items()}
     program = """
 for rule, each in asked["runs"].items():
     made = in_shards(**each, out=f"{asked['out']}-{rule}", schedule={"batch_size": 4, "lr": 1e-3})
@@ -113,7 +114,8 @@ for rule, each in asked["runs"].items():
     both_processes(program, tmp_path, runs=asked, out=str(tmp_path / "two"))
     for rule, each in asked.items():
         run_of(**each, out=tmp_path / f"one-{rule}", schedule={"batch_size": 8, "lr": 1e-3}, loading={"device": "cpu"})
-        assert_alike(tmp_path / f"one-{rule}", tmp_path / f"two-{rule}")
+        for part in ("", "paired"):  # by equal steps, and the same rule without them
+            assert_alike(tmp_path / f"one-{rule}" / part, tmp_path / f"two-{rule}" / part)
 
 
 @pytest.mark.slow
@@ -140,19 +142,21 @@ for objective, each in asked["runs"].items():
 @pytest.mark.slow
 def test_a_killed_run_of_shards_goes_on_exactly(bert, tmp_path):
     """kill -9 of both processes, a random moment after a random step; accumulated gradients, whose snapshots hold AdamW's state."""
-    asked = {"base": bert, "update": "uniform", "steps": 40, **WATCHED, "schedule": {"batch_size": 2, "lr": 1e-3, "accumulate": 2}}
+    asked = {"base": bert, "update": "uniform", "steps": 30, **WATCHED, "schedule": {"batch_size": 2, "lr": 1e-3, "accumulate": 2}}
     whole, parts, draw = tmp_path / "whole", tmp_path / "parts", random.Random(3)
     both_processes("in_shards(**asked)", tmp_path, **asked, out=str(whole))
-    command = torchrun("in_shards(**asked)", tmp_path, **asked, out=str(parts))
+    (tmp_path / "alive").mkdir()
+    program = f"Path({str(tmp_path / 'alive')!r}, str(os.getpid())).touch(); in_shards(**asked)"
     with (tmp_path / "said.txt").open("w") as said:
-        process = subprocess.Popen(command, env=ENVIRONMENT, stderr=said, start_new_session=True)
+        process = subprocess.Popen(torchrun(program, tmp_path, **asked, out=str(parts)), env=ENVIRONMENT, stderr=said)
     step = draw.randint(4, 20)
     while process.poll() is None and not any(int(path.name.rpartition("-")[2]) >= step for path in (parts / ".resume").glob("*")):
         time.sleep(0.01)
     time.sleep(draw.uniform(0, 0.1))
     assert process.poll() is None, (tmp_path / "said.txt").read_text()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for alive in (tmp_path / "alive").iterdir():
+        os.kill(int(alive.name), signal.SIGKILL)
+    assert process.wait() != 0
     assert not json.loads((parts / "run.json").read_text())["finished"]
     both_processes("in_shards(**asked)", tmp_path, **asked, out=str(parts), resume=True)
     assert_same_run(whole, parts)
