@@ -78,8 +78,8 @@ def both_processes(program: str, folder: Path, **asked) -> None:
 
 def assert_alike(one: Path, two: Path) -> None:
     """The same files. Weights to 1e-6 (about 1e-7 was seen: sums are in another order), but for biases of keys, on which no attention
-    depends, so that AdamW takes steps of 1e-3 by the sign of rounding. Losses to 1e-5 relative; sizes of steps, to which those biases add, and measures
-    to 1e-4."""
+    depends, so that AdamW takes steps of 1e-3 by the sign of rounding. Losses to 1e-5 relative; measures and sizes of steps, to which
+    those biases add, to 1e-4."""
     files = [sorted(path.relative_to(each).as_posix() for path in each.rglob("*") if path.is_file()) for each in (one, two)]
     assert files[0] == files[1]
     for path in (path for path in files[0] if path.endswith(".safetensors")):
