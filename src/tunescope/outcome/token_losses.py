@@ -70,11 +70,11 @@ def sum_losses(
     bounds = np.searchsorted(tokens.scored, tokens.read.offsets)
     with quietly(), torch.inference_mode():
         for head in heads:
-            _check_causal(head, tokens)
+            check_causal(head, tokens)
         for batch in plan_batches(tokens.read.lengths, batch_size):
             places = np.concatenate([tokens.scored[bounds[window] : bounds[window + 1]] for window in batch])
             states = [_predicting_states(head, tokens, batch) for head in heads]
-            for chunk in _chunks(len(places), heads):
+            for chunk in chunks(len(places), heads):
                 _add(sums, heads, [side[chunk] for side in states], tokens, places[chunk], ids)
             if progress is not None:
                 progress(int(tokens.read.lengths[batch].sum()))
@@ -91,7 +91,7 @@ def _predicting_states(head: LanguageHead, tokens: ScoredTokens, batch: np.ndarr
     return states[:, :-1][counted[:, 1:]] if head.kind == CAUSAL else states[counted]
 
 
-def _chunks(total: int, heads: Iterable[LanguageHead]) -> Iterator[slice]:
+def chunks(total: int, heads: Iterable[LanguageHead]) -> Iterator[slice]:
     """Slices of the predicted tokens whose scores hold at most _NUMBERS numbers."""
     step = max(1, _NUMBERS // max(head.vocabulary for head in heads))
     return (slice(start, start + step) for start in range(0, total, step))
@@ -120,10 +120,10 @@ def _compare(sums: TextSums, base: Tensor, tuned: Tensor, losses: list[np.ndarra
     known = min(base.shape[1], tuned.shape[1])
     if base.shape[1] != tuned.shape[1]:
         base, tuned = base[:, :known].log_softmax(-1), tuned[:, :known].log_softmax(-1)
-    kl = _divergence(base, tuned)
+    kl = divergence(base, tuned)
     for total, values in (
         (sums.kl, kl),
-        (sums.kl_reverse, _divergence(tuned, base)),
+        (sums.kl_reverse, divergence(tuned, base)),
         (sums.agree, (base.argmax(1) == tuned.argmax(1)).float()),
     ):
         np.add.at(total, texts, values.cpu().numpy())
@@ -137,7 +137,7 @@ def _compare(sums: TextSums, base: Tensor, tuned: Tensor, losses: list[np.ndarra
     del sums.most[MOST:]
 
 
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
+def divergence(p: Tensor, q: Tensor) -> Tensor:
     """KL(p ‖ q) of rows of log-probabilities (m, v) -> (m,), in nats; −∞ on both sides adds nothing."""
     terms = p.exp() * (p - q)
     return terms.masked_fill_(p == -torch.inf, 0.0).sum(1).clamp_min(0.0)
@@ -148,7 +148,7 @@ def _top(scores: Tensor) -> Top:
     return list(zip(tokens.tolist(), values.exp().tolist(), strict=True))
 
 
-def _check_causal(head: LanguageHead, tokens: ScoredTokens) -> None:
+def check_causal(head: LanguageHead, tokens: ScoredTokens) -> None:
     """Raise ModelError when a later token changes an earlier state: the model would see what it is asked to predict."""
     if head.kind != CAUSAL:
         return
