@@ -251,6 +251,15 @@ def test_an_encoder_without_a_head_names_no_tokens_and_says_why(tmp_path):
     assert card["density_by_set"] == {"all": card["density"]}
 
 
+def test_a_zero_delta_is_read_as_features_that_never_fire(sides):
+    model, _ = sides
+    rows = PlacedRows.of_batches(delta_batches(model, {"same": model}, TEXTS, layers=[1]), 1, "same")
+    reading = read_features(one_hot(), rows, model=model, texts=TEXTS)
+    assert (reading.dead, reading.described) == (4, 0)
+    assert [card["explained_share"] for card in reading.features] == [None] * 4
+    json.dumps(reading.describe(), allow_nan=False)
+
+
 def test_a_dictionary_that_scales_tokens_has_no_explained_shares(sides, store):
     reading = read_features(
         a_dictionary(scaling=to_constant_norm), PlacedRows.of_store(store, 2, "one"), model=sides[0], texts=LONG, most=2, contexts=1

@@ -196,7 +196,7 @@ def _contexts(
 
 def _promoted(model: Model, directions: Tensor, k: int) -> tuple[list[Promoted] | None, str | None]:
     head, reason = head_or_reason(model)
-    return (None, reason) if head is None else (promoted_tokens(head, directions, k=k), None)
+    return (None, reason) if head is None or not len(directions) else (promoted_tokens(head, directions, k=k), None)
 
 
 def _named(promoted: Promoted | None, documents: Documents) -> dict[str, Any]:
