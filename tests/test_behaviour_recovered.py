@@ -25,7 +25,6 @@ from tiny_models import (
     tiny_model,
     tokenizer_for,
 )
-from tunescope.errors import InputError, NotEnoughRows, UnknownName
 from tunescope.dictionaries.closed_share import NOTHING, UNSURE, closed_share
 from tunescope.dictionaries.dictionary import Dictionary
 from tunescope.dictionaries.firing import Relu
@@ -33,6 +32,7 @@ from tunescope.dictionaries.hygiene import Hygiene, held_out
 from tunescope.dictionaries.recovered import behaviour_recovered
 from tunescope.dictionaries.recovered_table import HARMFUL, MEAN, TRUE, ZERO
 from tunescope.dictionaries.spliced_forward import continued_from, whole_pass
+from tunescope.errors import InputError, NotEnoughRows, UnknownName
 from tunescope.models import load_model, load_several
 from tunescope.models.heads import NoLanguageHead
 from tunescope.models.quiet import quietly

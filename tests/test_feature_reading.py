@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tiny_models import LAYERS, TEXTS, WIDTH, save_adapter, save_model, tiny_model, tokenizer_for
-from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.dictionaries import delta_batches, feature_reading, save_deltas
 from tunescope.dictionaries.contexts import Documents
 from tunescope.dictionaries.dictionary import Dictionary
-from tunescope.dictionaries.feature_reading import Nearest, read_features
+from tunescope.dictionaries.feature_reading import NearestIn, read_features
 from tunescope.dictionaries.firing import Relu, TopK
 from tunescope.dictionaries.placed_rows import PlacedRows
 from tunescope.dictionaries.promoted_tokens import promoted_tokens
 from tunescope.dictionaries.strongest import Fired, FiringSums, Strongest
 from tunescope.dictionaries.token_scaling import to_constant_norm
+from tunescope.errors import AlignmentError, InputError, NotEnoughRows
 from tunescope.models import load_model, load_several
 from tunescope.models.heads import language_head
 from tunescope.texts import as_corpus
@@ -238,7 +238,7 @@ def test_an_encoder_without_a_head_names_no_tokens_and_says_why(tmp_path):
     assert place.exists()
     model, tuned = load_several(base, adapters, device="cpu")
     rows = PlacedRows.of_batches(delta_batches(model, tuned, TEXTS, layers=[LAYERS]), LAYERS, "one")
-    near = Nearest(torch.linspace(0, 1, 48).view(24, 2), torch.arange(48).view(24, 2), "base features", floor=0.3)
+    near = NearestIn(torch.linspace(0, 1, 48).view(24, 2), torch.arange(48).view(24, 2), "base features", floor=0.3)
     reading = read_features(a_dictionary(), rows, model=model, texts=TEXTS, nearest=near)
     assert reading.notes[0].startswith("no tokens are named: ")
     assert "has no language-model head" in reading.notes[0]
@@ -275,7 +275,7 @@ def test_bad_input_is_refused_in_one_line(sides, store):
         (AlignmentError, r"rows of text 56 and 7 texts given; give the texts the rows were made from", {"texts": TEXTS}),
         (AlignmentError, r"row .* is token \d+ at position \d+ of text .*, which reads otherwise here", {"texts": LONG[::-1]}),
         (AlignmentError, "1 sets named for 56 texts; name one a text", {"sets": ["general"]}),
-        (AlignmentError, "nearest features of 2 latents given for a dictionary of 24", {"nearest": Nearest([0.1, 0.2], [0, 1], "base")}),
+        (AlignmentError, "nearest features of 2 latents given for a dictionary of 24", {"nearest": NearestIn([0.1, 0.2], [0, 1], "base")}),
         (InputError, "contexts=0 asked for; it must be 1 or more", {"contexts": 0}),
         (InputError, "activations of width 16 given to 'dictionary', a dictionary of width 8", {"dictionary": a_dictionary(width=8)}),
         (NotEnoughRows, "no row was kept, so no feature fires anywhere", {"rows": none}),

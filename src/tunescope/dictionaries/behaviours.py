@@ -15,8 +15,8 @@ from torch import Tensor
 
 from tunescope.activations.batches import TokenisedTexts, collate, prompt_tokens
 from tunescope.activations.taps import check_states
-from tunescope.errors import ActivationError, ModelError, TextsError, UnknownName
 from tunescope.dictionaries.delta_pass import DeltaPass
+from tunescope.errors import ActivationError, ModelError, TextsError, UnknownName
 from tunescope.models import Model
 from tunescope.models.heads import CAUSAL, LanguageHead, NoLanguageHead
 from tunescope.outcome.language import two_heads

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tunescope.activations.batches import TokenisedTexts, tokenise
-from tunescope.errors import AlignmentError
 from tunescope.dictionaries.dictionary import Dictionary
 from tunescope.dictionaries.placed_rows import PlacedRows
 from tunescope.dictionaries.strongest import rows_at_a_time
+from tunescope.errors import AlignmentError
 from tunescope.models import Model
 from tunescope.texts import Corpus
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunescope.errors import AlignmentError, InputError
 from tunescope.dictionaries.contexts import Documents, activations_of, context, windows_of
 from tunescope.dictionaries.dictionary import Dictionary
 from tunescope.dictionaries.placed_rows import PlacedRows
 from tunescope.dictionaries.promoted_tokens import DEFINITION, Promoted, head_or_reason, promoted_tokens
 from tunescope.dictionaries.strongest import Fired, FiringSums, Strongest, rows_at_a_time
+from tunescope.errors import AlignmentError, InputError
 from tunescope.models import Model
 from tunescope.texts import as_corpus
 
@@ -32,7 +32,7 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Nearest:
+class NearestIn:
     """The features of another dictionary that are nearest to each latent, (n,) or (n, k), best first: cosines and latents.
 
     name: of that dictionary. floor: the cosine that chance gives, for the page to say.
@@ -75,7 +75,7 @@ def read_features(
     model: Model,
     texts: Any,
     sets: Sequence[str] | None = None,
-    nearest: Nearest | None = None,
+    nearest: NearestIn | None = None,
     most: int = MOST,
     contexts: int = CONTEXTS,
     around: int = AROUND,
@@ -206,7 +206,7 @@ def _named(promoted: Promoted | None, documents: Documents) -> dict[str, Any]:
     return {end: [{"token": documents.token(token), "id": token, "score": score} for token, score in some] for end, some in ends.items()}
 
 
-def _nearest(nearest: Nearest | None) -> Any:
+def _nearest(nearest: NearestIn | None) -> Any:
     if nearest is None:
         return lambda latent: []
     cosines, latents = (np.asarray(each).reshape(len(each), -1) for each in (nearest.cosines, nearest.latents))
@@ -219,7 +219,7 @@ def _nearest(nearest: Nearest | None) -> Any:
 
 
 def _check(
-    dictionary: Dictionary, rows: PlacedRows, texts: int, sets: Sequence[str] | None, nearest: Nearest | None, **counts: int
+    dictionary: Dictionary, rows: PlacedRows, texts: int, sets: Sequence[str] | None, nearest: NearestIn | None, **counts: int
 ) -> None:
     bad: Mapping[str, int] = {name: value for name, value in counts.items() if value < (0 if name == "around" else 1)}
     if bad:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tunescope.errors import NotEnoughRows
 from tunescope.dictionaries.delta_manifest import SPLITS
 from tunescope.dictionaries.delta_pass import DeltaBatch
 from tunescope.dictionaries.delta_store import DeltaStore
 from tunescope.dictionaries.partial_forward import Place
+from tunescope.errors import NotEnoughRows
 
 _PLACE = ("document", "position", "token")
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tunescope.errors import InputError, ModelError
 from tunescope.dictionaries.spliced_forward import continued_from, whole_pass
+from tunescope.errors import InputError, ModelError
 from tunescope.models import Model
 from tunescope.models.heads import LanguageHead, NoLanguageHead, language_head
 from tunescope.models.quiet import quietly

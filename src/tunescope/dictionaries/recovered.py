@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tunescope.activations.batches import collate, plan_batches
-from tunescope.errors import InputError, NotEnoughRows, UnknownName
 from tunescope.dictionaries.behaviours import BASE, TUNED, Behaviour, check_finite, make_behaviour
 from tunescope.dictionaries.delta_norms import row_lengths
 from tunescope.dictionaries.delta_pass import Calibration, DeltaPass
@@ -21,6 +20,7 @@ from tunescope.dictionaries.hygiene import Dropped, Hygiene
 from tunescope.dictionaries.partial_forward import Place
 from tunescope.dictionaries.recovered_table import MEAN, TRUE, ZERO, BehaviourRecovered, sums_to_rows
 from tunescope.dictionaries.spliced_forward import WholePass, continued_from, whole_pass
+from tunescope.errors import InputError, NotEnoughRows, UnknownName
 from tunescope.models import Model
 from tunescope.models.quiet import quietly
 
