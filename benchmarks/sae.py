@@ -90,13 +90,18 @@ def sparsify(batches: list[Tensor], held: Tensor) -> float:
         return share(coder(held).sae_out, held)
 
 
-def dictionary_learning(batches: list[Tensor], held: Tensor) -> float:
-    for stub in ("nnsight", "wandb"):  # imported by its package, not used by a step
-        if importlib.util.find_spec(stub) is None:
-            module = types.ModuleType(stub)
-            module.__spec__ = importlib.util.spec_from_loader(stub, None)
+def stand_in(*names: str) -> None:
+    """Empty modules for what a peer imports and its training step does not use, where it is not installed."""
+    for name in names:
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            module = types.ModuleType(name)
+            module.__spec__ = importlib.util.spec_from_loader(name, None)
             module.LanguageModel = object  # type: ignore[attr-defined]
-            sys.modules[stub] = module
+            sys.modules[name] = module
+
+
+def dictionary_learning(batches: list[Tensor], held: Tensor) -> float:
+    stand_in("nnsight", "wandb")
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     first = Weights.drawn(LATENTS, WIDTH, seed=0)
@@ -114,11 +119,12 @@ def dictionary_learning(batches: list[Tensor], held: Tensor) -> float:
 
 
 def sae_lens(batches: list[Tensor], held: Tensor) -> float:
+    stand_in("wandb")
     from sae_lens.saes.sae import TrainStepInput
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 
     first = Weights.drawn(LATENTS, WIDTH, seed=0)
-    asked = TopKTrainingSAEConfig(d_in=WIDTH, d_sae=LATENTS, k=K, use_sparse_activations=True, decoder_init_norm=1.0)
+    asked = TopKTrainingSAEConfig(d_in=WIDTH, d_sae=LATENTS, k=K, use_sparse_activations=False, decoder_init_norm=1.0)
     sae = TopKTrainingSAE(asked)
     sae.W_enc.data.copy_(first.encoder.T)
     sae.W_dec.data.copy_(first.decoder)

@@ -20,7 +20,8 @@ ASKED = "request.json"
 
 @dataclass(frozen=True)
 class FeatureFolder:
-    """`request.json` (what was asked), `deltas/` (the store), `training/` (checkpoints, gone at the end), `dictionaries/`, `features.json`
+    """`request.json` (what was asked), `deltas/` (the store), `training/` (checkpoints, gone at the end), `dictionaries/`,
+    `features/` (each place's features, one by one), `features.json`
     and the pages."""
 
     path: Path
@@ -43,6 +44,10 @@ class FeatureFolder:
         return self.path / "deltas"
 
     @property
+    def features(self) -> Path:
+        return self.path / "features"
+
+    @property
     def training(self) -> Path:
         return self.path / "training"
 
@@ -61,6 +66,12 @@ class FeatureFolder:
     def finished(self) -> dict[str, Any] | None:
         """features.json, where it is there."""
         return read_features(self.path) if (self.path / FILE).is_file() else None
+
+    def keep_features(self, place: dict[str, Any], features: dict[str, Any]) -> None:
+        """The features of one place, as they are read one by one."""
+        self.features.mkdir(exist_ok=True)
+        file = self.features / f"{place['name']}-layer-{place['layer']}.json"
+        write_whole(file, json.dumps(place | features, ensure_ascii=False, allow_nan=False))
 
     def finish(self, payload: dict[str, Any]) -> None:
         """The result is written, last of all; checkpoints are no longer needed."""

@@ -19,6 +19,11 @@ from tunescope.errors import InputError, NotEnoughRows
 Progress = Callable[[str, int, int], None]
 
 
+def staged(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    """The progress of one stage, for what knows of no other."""
+    return None if progress is None else lambda done, total: progress(stage, done, total)
+
+
 @dataclass(frozen=True, eq=False)
 class Trainer:
     """Trains what is asked for, each from its checkpoint in `folder`, and tells how far it is."""
