@@ -158,6 +158,13 @@ def test_each_architecture_learns_and_fires_as_often_as_asked(architecture):
     assert torch.allclose(sae.decoder.norm(dim=1), torch.ones(48), atol=1e-6)
 
 
+def test_a_fixed_l1_stays_and_fewer_fire_the_larger_it_is():
+    _, x = planted(16, 24, 2000, 2, seed=3)
+    asked = {"latents": 32, "k": 3, "architecture": "standard", "seeds": (0,), "steps": 300, "batch_size": 256}
+    l0 = [train_sae(x, **asked, l1=l1)[0].metadata["l0"] for l1 in (0.003, 0.03, 0.3)]
+    assert l0[0] > l0[1] > l0[2]
+
+
 def test_side_by_side_is_as_alone():
     _, x = planted(16, 24, 2000, 2, seed=3)
     asked = {"latents": (24, 32), "k": (2, 3), "seeds": (0, 5), "steps": 30, "batch_size": 256}
@@ -219,6 +226,8 @@ def test_every_row_is_read_once_an_epoch_from_wherever_one_begins():
         ({"k": 0}, InputError, "k 0 asked for with 8 latents; it must be 1 to 8"),
         ({"k": 9}, InputError, "it must be 1 to 8"),
         ({"architecture": "topkk"}, UnknownName, "did you mean"),
+        ({"l1": 0.1}, InputError, "l1=0.1 given for 'topk'"),
+        ({"l1": 0.0, "architecture": "standard"}, InputError, "above 0"),
         ({"batch_size": 41}, InputError, "batch_size 41 asked for; it must be 1 to 40"),
         ({"steps": 0}, InputError, "steps 0 asked for"),
         ({"seeds": ()}, InputError, "no autoencoder asked for"),

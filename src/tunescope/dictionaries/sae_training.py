@@ -29,6 +29,12 @@ class SaeSpec:
     k: int
     architecture: str
     seed: int
+    l1: float | None = None
+
+    def begin(self) -> Architecture:
+        """How it fires and learns."""
+        options = {} if self.l1 is None else {"l1": self.l1}
+        return ARCHITECTURES[self.architecture](self.k, **options)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Training:
     @classmethod
     def begin(cls, spec: SaeSpec, width: int, device: torch.device) -> Training:
         weights = Weights.drawn(spec.latents, width, seed=spec.seed)
-        architecture = ARCHITECTURES[spec.architecture](spec.k)
+        architecture = spec.begin()
         architecture.begin(weights)
         weights = weights.to(device)
         optimizer = torch.optim.Adam(list(weights.parameters.values()), lr=0.0, fused=device.type in ("cpu", "cuda"))

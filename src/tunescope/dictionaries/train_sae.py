@@ -33,6 +33,7 @@ def train_sae(
     batch_size: int | None = None,
     steps: int | None = None,
     learning_rate: float | None = None,
+    l1: float | None = None,
     data_seed: int = 0,
     device: str = "auto",
     checkpoint: str | Path | None = None,
@@ -44,7 +45,8 @@ def train_sae(
     active in a row ("topk"), in a row on average ("batchtopk"), or are in the end led to be ("jumprelu", "standard"). Rows are centred
     and divided by their RMS before, and the dictionaries read and write rows as they are; decoder rows have norm 1. Latents that fire
     no more are revived by an auxiliary loss. batch_size: 1,024 rows, or all where there are fewer. steps: 2,000, or as many as read
-    every row four times. learning_rate: the highest; by default 5e-4 · sqrt(2^14 / latents). data_seed: the order of the rows, one for
+    every row four times. learning_rate: the highest; by default 5e-4 · sqrt(2^14 / latents). l1: of "standard", a fixed coefficient
+    of Σ|f| / √d beside mean |x − x̂|² / d of the scaled rows, instead of one that is led to k. data_seed: the order of the rows, one for
     all, so that seeds differ by their first weights only. checkpoint: a file, from which the same call goes on after an interruption to
     the very weights it would have had. progress(done, total, figures).
 
@@ -54,7 +56,7 @@ def train_sae(
     OutputError (the checkpoint is of something else). Method: Gao et al. 2024, arXiv:2406.04093.
     """
     rows: DeltaRows = deltas if hasattr(deltas, "batches") else ArrayRows(deltas)
-    specs = [SaeSpec(*parts) for parts in product(_several(latents), _several(k), _names(architecture), _several(seeds))]
+    specs = [SaeSpec(*parts, l1=l1) for parts in product(_several(latents), _several(k), _names(architecture), _several(seeds))]
     if not specs:
         raise InputError("no autoencoder asked for: latents, k, architecture and seeds each need at least one")
     for spec in specs:
@@ -78,6 +80,8 @@ def _check(spec: SaeSpec, rows: DeltaRows) -> None:
         raise UnknownName("architecture", spec.architecture, ARCHITECTURES)
     if not 1 <= spec.k <= spec.latents:
         raise InputError(f"k {spec.k} asked for with {spec.latents} latents; it must be 1 to {spec.latents}")
+    if spec.l1 is not None and (spec.architecture != "standard" or not spec.l1 > 0):
+        raise InputError(f"l1={spec.l1} given for '{spec.architecture}'; it is the penalty of \"standard\", and above 0")
     if rows.rows < spec.latents:
         raise NotEnoughRows(f"{spec.latents:,} latents asked of {rows.rows:,} rows; give more texts, or ask for no more latents than rows")
     if rows.rms == 0:

@@ -58,7 +58,7 @@ class Work:
                 trained[layer, name] = self._place(corpus, layer, name, side, found)
             found["controls"] += self._controls(layer, side)
         recovered, unsaid = self._recovered(corpus, trained)
-        manifest = self.store.manifest
+        manifest, models = self.store.manifest, (self.base, *self.tuned.values())
         return {
             "schema": SCHEMA,
             "tunescope": __version__,
@@ -73,7 +73,7 @@ class Work:
             "tables": _tables(trained, spectra, list(self.tuned)),
             "recovered": recovered,
             "definitions": DEFINITIONS,
-            "warnings": sorted({*corpus.warnings, *unsaid, *(said for model in (self.base, *self.tuned.values()) for said in model.warnings)}),
+            "warnings": sorted({*corpus.warnings, *unsaid, *(said for model in models for said in model.warnings)}),
             "versions": versions(),
         }
 

@@ -8,7 +8,7 @@ from tunescope.dictionaries.architectures.base import Architecture, Step, Weight
 from tunescope.dictionaries.architectures.dense import JumpReluTraining, StandardTraining
 from tunescope.dictionaries.architectures.top_k import BatchTopKTraining, TopKTraining
 
-ARCHITECTURES: dict[str, Callable[[int], Architecture]] = {
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
     "batchtopk": BatchTopKTraining,
     "jumprelu": JumpReluTraining,
     "standard": StandardTraining,

@@ -59,28 +59,32 @@ class JumpReluTraining:
 
 @dataclass(frozen=True)
 class StandardTraining:
-    """max(pre, 0), learned with a price on the sum of a row's activations, "L1" (Cunningham et al. 2023, arXiv:2309.08600)."""
+    """max(pre, 0), learned with a price on the sum of a row's activations, "L1" (Cunningham et al. 2023, arXiv:2309.08600).
+
+    l1: the coefficient of Σ|f| / √d beside mean |x − x̂|² / d; None leads it until k latents are active.
+    """
 
     k: int
+    l1: float | None = None
 
     def begin(self, weights: Weights) -> None:
-        weights.memory["pressure"] = torch.full((), _FIRST_PRESSURE)
+        weights.memory["pressure"] = torch.full((), _FIRST_PRESSURE if self.l1 is None else self.l1)
 
     def step(self, weights: Weights, x: Tensor, dead: Tensor | None) -> Step:
         def codes_of(pre: Tensor, leaves: Tensors) -> tuple[Tensor, Tensor]:
             codes = pre.relu()
             return codes, codes.sum(1).mean() / x.shape[1] ** 0.5
 
-        return _led_step(weights, x, dead, self.k, codes_of)
+        return _led_step(weights, x, dead, self.k if self.l1 is None else None, codes_of)
 
     def firing(self, weights: Weights, scale: float) -> Firing:
         return Relu()
 
 
 def _led_step(
-    weights: Weights, x: Tensor, dead: Tensor | None, k: int, codes_of: Callable[[Tensor, Tensors], tuple[Tensor, Tensor]]
+    weights: Weights, x: Tensor, dead: Tensor | None, k: int | None, codes_of: Callable[[Tensor, Tensors], tuple[Tensor, Tensor]]
 ) -> Step:
-    """The step of mean |x − x̂|² / d + pressure · price; the pressure then follows the ratio of active latents to k."""
+    """The step of mean |x − x̂|² / d + pressure · price; the pressure then follows the ratio of active latents to k, if that is given."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.parameters.items()}
     with torch.enable_grad():
         pre = (x - leaves["offset"]) @ leaves["encoder"].T + leaves["bias"]
@@ -92,5 +96,6 @@ def _led_step(
         add_revival(gradients, weights, x - weights.offset, pre.detach(), error.detach(), dead)
     fired = (codes.detach() > 0).sum(0)
     l0 = fired.sum() / len(x)
-    weights.memory["pressure"] *= (l0 / k).clamp(0.1, 10) ** _HASTE
+    if k is not None:
+        weights.memory["pressure"] *= (l0 / k).clamp(0.1, 10) ** _HASTE
     return Step(gradients, fired, error.detach().square().sum() / x.square().sum(), l0)
