@@ -16,6 +16,7 @@ from tunescope.version import __version__ as __version__
 _HOME = {
     "Collection": "texts",
     "Comparison": "comparison",
+    "DeltaStore": "dictionaries",
     "Dictionary": "dictionaries",
     "EqualStep": "training",
     "MEASURES": "geometry",
