@@ -35,11 +35,12 @@ def _shown(key: str, value: Any) -> dict[str, str]:
     return {"shown": shown, "full": full}
 
 
-def identity(base: dict, tuned: dict) -> list[dict[str, Any]]:
-    keys = [key for key in _IDENTITY if key in base or key in tuned]
-    keys += [key for key in {**base, **tuned} if key not in _IDENTITY]
+def identity(*sides: dict) -> list[dict[str, Any]]:
+    """A line a property, a cell a model; properties that none has are left out."""
+    named = {key: None for side in sides for key in side}
+    keys = [key for key in _IDENTITY if key in named] + [key for key in named if key not in _IDENTITY]
     rows: list[dict[str, Any]] = [
-        {"label": _IDENTITY.get(key, key.replace("_", " ")), "cells": [_shown(key, side.get(key)) for side in (base, tuned)]}
+        {"label": _IDENTITY.get(key, key.replace("_", " ")), "cells": [_shown(key, side.get(key)) for side in sides]}
         for key in keys
     ]
     return [row for row in rows if any(cell["shown"] != MISSING for cell in row["cells"])]
