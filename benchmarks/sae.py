@@ -23,7 +23,7 @@ from tunescope.dictionaries.delta_rows import ArrayRows
 from tunescope.dictionaries.sae_training import SaeSpec, Schedule, Training
 
 THREADS = os.cpu_count() or 1
-WIDTH, LATENTS, K, BATCH, STEPS = 384, 6144, 32, 2048, 40
+WIDTH, LATENTS, K, BATCH, STEPS = 384, 6144, 32, 2048, 100
 SPEC, SCHEDULE = SaeSpec(LATENTS, K, "topk", 0), Schedule(BATCH, STEPS, 0, 2e-3)
 Trained = Callable[[], float]
 
@@ -39,7 +39,7 @@ def lines(repeats: int) -> Iterator[Line]:
         theirs = lambda peer=peer: peer(batches, held)  # noqa: E731
         one, two = ours(), theirs()
         within(abs(one / two - 1), 0.01, f"the unexplained share ({one:.4f}) against that of {name} ({two:.4f})")
-        line = Pairs.time(ours, theirs, max(1, repeats // 2))
+        line = Pairs.time(ours, theirs, max(1, repeats // 3))
         yield line.faster(f"TopK autoencoder, {WIDTH} → {LATENTS:,}, k = {K}, {STEPS} steps of {BATCH:,}", name, target=1.5)
 
 
