@@ -43,7 +43,7 @@ def main() -> None:
         out, objective = args.out / name.replace(", ", "-").replace(" ", "-"), name.partition(",")[0]
         run = ts.finetune(
             args.base, objective=objective, settings=settings, update="equal-step", tau="paired", texts=args.texts, steps=args.steps,
-            schedule={"lr": args.lr}, max_length=64, out=out, resume=(out / "run.json").exists(), announce=print,
+            schedule={"lr": args.lr}, max_length=64, out=out, trajectory=None, resume=(out / "run.json").exists(), announce=print,
         )  # fmt: skip
         print(profile(base, ts.load_run(out / "paired"), probe, f"{name}, uniform"))
         print(profile(base, run, probe, f"{name}, equal steps"), flush=True)

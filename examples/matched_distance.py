@@ -78,7 +78,7 @@ def trained(args: argparse.Namespace, arm: str, seed: int, pairs: Pairs) -> Mode
     """The model of one run; an unfinished run is gone on with."""
     objective, settings, learns = ARMS[arm]
     out = args.out / "runs" / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-    how = {"settings": settings, "train_drawn_head": learns, "options": {"rank": RANK}, "schedule": {"lr": RATE}}
+    how = {"settings": settings, "train_drawn_head": learns, "options": {"rank": RANK}, "schedule": {"lr": RATE}, "trajectory": None}
     how["fit_batches"] = args.fit_batches
     run = ts.finetune(
         str(demo_base()), objective=objective, pairs=pairs, out=out, resume=(out / "run.json").exists(), seed=seed, announce=print, **how

@@ -305,7 +305,7 @@ def test_autocast_with_float32_weights_is_accepted_and_16_bit_weights_are_not():
 
 def test_what_does_not_fit_is_refused_in_one_line():
     model = tiny_model()
-    for tau in (0.0, -1.0, math.inf, math.nan):
+    for tau in (0.0, -1.0, math.inf, math.nan, None, "5e-4"):
         with pytest.raises(InputError, match="EqualStep needs a relative step tau above 0"):
             ts.EqualStep(AdamW(model.parameters()), model, tau=tau)
     with pytest.raises(InputError, match="the AdamW holds no tensor of this BertModel; build it over its parameters"):
@@ -394,6 +394,8 @@ def test_step_sizes_logs_any_optimizer_and_leaves_it_alone():
 def test_tau_needs_steps():
     with pytest.raises(NotEnoughRows, match="nothing moved in the 0 steps of this log"):
         ts.tau_from(StepLog(["rest"]))
+    with pytest.raises(InputError, match="log of a StepSizes, a Run or the folder of a run; got a float"):
+        ts.tau_from(5e-4)
 
 
 @pytest.mark.parametrize(("power", "start"), [(1.0, 1e-6), (0.5, 10.0), (2.0, 5e-4)])

@@ -41,7 +41,7 @@ def tensors(model: ts.models.Model) -> dict[str, torch.Tensor]:
 
 
 def run_of(base, **changes):
-    asked = {"objective": "mlm", "update": "uniform", "texts": LABELS, "steps": 6, "schedule": {"batch_size": 4, "lr": 1e-3}}
+    asked = {"objective": "mlm", "update": "uniform", "texts": LABELS, "steps": 6, "schedule": {"batch_size": 4, "lr": 1e-3}, "trajectory": None}
     return ts.finetune(base if isinstance(base, tuple) else str(base), **(asked | changes))
 
 
@@ -190,6 +190,9 @@ def test_every_block_moves_by_tau_of_a_paired_run(bert, tmp_path):
         assert 0 < moved / size <= 6 * tau * 1.05
     again = run_of(bert, update="equal-step", tau=tmp_path / "run" / "paired")
     assert again.record["update"]["tau"] == tau
+    assert ts.tau_from(paired) == ts.tau_from(tmp_path / "run" / "paired") == ts.tau_from(str(tmp_path / "run" / "paired")) == tau
+    with pytest.raises(InputError, match="holds no run"):
+        ts.tau_from(tmp_path)
 
 
 def test_preservation_and_sums_read_their_own_texts(bert):
@@ -490,6 +493,9 @@ def labelled_file(folder: Path) -> Path:
         ({"trainer": {"max_steps": 3}}, InputError, "which the run sets itself"),
         ({"trainer": {"nonsense": 3}}, InputError, "the Trainer does not take this"),
         ({"trajectory": True}, InputError, "arguments of TrajectoryCallback"),
+        ({"trajectory": {"sample": 100}}, UnknownName, "unknown entry of trajectory .*'sample'"),
+        ({"trajectory": {"steps": [1]}}, UnknownName, "points are the run's checkpoints"),
+        ({"settings": {"rnk": 4}, "objective": "causal-lm"}, UnknownName, "setting of causal-lm 'rnk'; there are none"),
         ({"keep": TEXTS, "settings": {"preserve.head": "random"}}, UnknownName, "setting of preserve"),
         ({"objective": "mlm,contrastive"}, InputError, "contrastive needs pairs"),
         ({"update": "equal-step", "tau": 1e-3, "loading": {"dtype": "bfloat16"}}, InputError, "bfloat16"),
@@ -505,6 +511,23 @@ def test_what_cannot_be_run_is_one_line_and_nothing_is_written(bert, tmp_path, c
 def test_a_loss_that_is_no_number_stops_the_run(bert):
     with pytest.raises(ActivationError, match="the loss at step .* lower the learning rate"):
         run_of(bert, schedule={"batch_size": 4, "lr": 1e30, "clip": 0.0}, steps=20)
+
+
+def test_a_run_that_diverged_says_what_becomes_of_its_folder(bert, tmp_path):
+    diverging = {"schedule": {"batch_size": 4, "lr": 1e30, "clip": 0.0}, "steps": 20}
+    with pytest.raises(ActivationError, match=r"remove '.*run', where it began, or name another folder"):
+        run_of(bert, out=tmp_path / "run", **diverging)
+
+
+def test_a_run_is_watched_unless_told_otherwise(bert, tmp_path):
+    """As the command line does; on Python's own documentation."""
+    asked = {"objective": "mlm", "update": "uniform", "texts": LABELS, "steps": 2, "schedule": {"batch_size": 4}}
+    run = ts.finetune(str(bert), **asked, out=tmp_path / "run")
+    assert set(run.trajectory["step"]) == {0, 2}
+    assert run.trajectory["n"].max() == 256
+    run_of(bert, out=tmp_path / "unwatched", steps=2)
+    with pytest.raises(InputError, match=r"holds no trajectory.jsonl: nothing was measured .*trajectory="):
+        ts.match(tmp_path / "unwatched", tmp_path / "run", measure="nps", at=0.9)
 
 
 TWO = """

@@ -42,7 +42,7 @@ class UnknownName(InputError):
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         hints = [f"did you mean {', '.join(near)}?"] if near else []
         hints += [f"known: {', '.join(known)}"] if not near or len(known) <= _FEW else []
-        super().__init__(f"unknown {kind} '{name}'; {' '.join(hints)}")
+        super().__init__(f"unknown {kind} '{name}'; {' '.join(hints) if known else 'there are none'}")
 
 
 class DeviceError(InputError):

@@ -161,7 +161,7 @@ def tune(
         from tunescope.training import finetune
 
         _check(unwatched, retrieval, probe_texts, measures)
-        of_objective, of_rule = _settings(settings or [])
+        of_objective, of_rule = _settings(settings or [], objective, update)
         probe = None if probe_texts is None else as_corpus(probe_texts, sample=probe_sample)
         trajectory = {"texts": probe, "measures": _parts(measures), "retrieval": tuple(retrieval or ())}
         run = finetune(
@@ -234,11 +234,12 @@ def _read_pairs(pairs: str | None, columns: str | None) -> Any:
     return read_pairs(pairs, query=names[0], passage=names[1])
 
 
-def _settings(given: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _settings(given: list[str], objective: str, update: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """NAME=VALUE to the settings of the objective and the options of the update rule, by their names. Raises InputError."""
     from dataclasses import fields
 
-    from tunescope.errors import InputError
+    from tunescope.errors import InputError, UnknownName
+    from tunescope.training.objectives import OBJECTIVES
     from tunescope.training.updates import UPDATES
 
     of_rules = {field.name for rule in UPDATES.values() for field in fields(rule)} - {"on", "tau"}
@@ -248,6 +249,12 @@ def _settings(given: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         if not equals or not name.strip():
             raise InputError(f"--set {text} asked for; write NAME=VALUE, such as temperature=.02")
         found[name.strip()] = options.parse_value(value.strip())
+    asked = [part.partition(":")[0].strip() for part in objective.split(",")]
+    kinds = [OBJECTIVES.get(part) for part in asked] + [UPDATES.get(update.partition("+")[0].strip())]
+    known = {field.name for kind in kinds if kind is not None for field in fields(kind)} - {"on", "tau"}
+    for name in found:
+        if None not in kinds[:-1] and name.rpartition(".")[2] not in known | of_rules and not name.startswith("preserve."):
+            raise UnknownName(f"setting of {objective} by {update}", name, known)
     return {k: v for k, v in found.items() if k not in of_rules}, {k: v for k, v in found.items() if k in of_rules}
 
 

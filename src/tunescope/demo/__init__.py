@@ -1,4 +1,4 @@
-"""The embedded default: a real encoder moved in four ways to one distance, two of them training, judged on docstrings it never saw."""
+"""The embedded default: a real encoder moved in four ways, three of them to one distance and two of them training, judged on docstrings it never saw."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ def train(out: Path) -> None:
     for objective, settings in SETTINGS.items():
         run = finetune(
             str(demo_base()), objective=objective, pairs=pairs, settings=settings, options={"rank": RANK}, epochs=EPOCHS, seed=SEED,
-            max_length=LENGTH, schedule={"lr": RATE, "batch_size": BATCH}, out=out / "runs" / objective, announce=log.info,
+            max_length=LENGTH, schedule={"lr": RATE, "batch_size": BATCH}, out=out / "runs" / objective, trajectory=None,
+            announce=log.info,
         )  # fmt: skip
         losses = run.losses["loss"]
         first, last = losses[:20].mean(), losses[-20:].mean()

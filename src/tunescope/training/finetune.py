@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback
 
-from tunescope.errors import InputError
+from tunescope.errors import InputError, UnknownName
 from tunescope.training.objectives import Objective
 from tunescope.training.objectives.reader import LENGTH
 from tunescope.training.run.asked import read_objective
@@ -25,9 +27,12 @@ from tunescope.training.run.setup import FIT_BATCHES
 from tunescope.training.run.sources import RunSources
 from tunescope.training.run.spec import Schedule
 from tunescope.training.run.surroundings import Progress, Surroundings
+from tunescope.training.trajectory_callback import TrajectoryCallback
 from tunescope.training.untouched import untouched
 from tunescope.training.updates import UpdateRule, select
 from tunescope.training.updates.equal import EqualStepped
+
+WATCHED: Mapping[str, Any] = MappingProxyType({})  # by the callback's own defaults
 
 
 def finetune(
@@ -52,7 +57,7 @@ def finetune(
     schedule: Mapping[str, Any] | None = None,
     train_drawn_head: bool = True,
     fit_batches: int = FIT_BATCHES,
-    trajectory: Mapping[str, Any] | None = None,
+    trajectory: Mapping[str, Any] | None = WATCHED,
     callbacks: Sequence[TrainerCallback] = (),
     log_to: Sequence[str] = (),
     trainer: Mapping[str, Any] | None = None,
@@ -77,7 +82,8 @@ def finetune(
         max_length: tokens a text is cut at.
         schedule: fields of `training.run.spec.Schedule`, such as {"lr": 1e-4, "batch_size": 64, "precision": "bfloat16"}.
         train_drawn_head: whether a head of drawn weights learns along. fit_batches: for head="fitted".
-        trajectory: arguments of `ts.TrajectoryCallback`, which measures at the checkpoints; None measures nothing.
+        trajectory: arguments of `ts.TrajectoryCallback`, which measures at the checkpoints, by default on 256 paragraphs of Python's
+            documentation; None measures nothing.
         callbacks, log_to, trainer: of the Trainer: further callbacks, "tensorboard", "wandb", …, and TrainingArguments.
         loading: of `ts.load_model`, such as {"device": "cpu"}.
 
@@ -158,5 +164,11 @@ def _check(seed: int, fit_batches: int, trajectory: Any) -> None:
         raise InputError(f"seed={seed!r} asked for; give a whole number from 0 to {2**32 - 1}")
     if not isinstance(fit_batches, int) or fit_batches < 1:
         raise InputError(f"fit_batches={fit_batches!r} asked for; give a whole number from 1")
-    if trajectory is not None and not isinstance(trajectory, Mapping):
+    if trajectory is None:
+        return
+    if not isinstance(trajectory, Mapping):
         raise InputError(f"trajectory={trajectory!r} asked for; give arguments of TrajectoryCallback as a dict, or None")
+    known = inspect.signature(TrajectoryCallback).parameters.keys() - {"steps", "epochs", "out"}  # the run says when and where
+    for name in trajectory:
+        if name not in known:
+            raise UnknownName("entry of trajectory (arguments of TrajectoryCallback; points are the run's checkpoints)", str(name), known)

@@ -204,7 +204,8 @@ def _reference(model: Model, asked: str | Objective | None) -> tuple[str | Objec
     if name is None:
         known = ", ".join(name for name, kind in OBJECTIVES.items() if kind not in (Mixture, Preserve))  # those are made of others
         what = "is unknown" if stated == UNKNOWN else f"is {stated}, which is no objective here"
-        raise InputError(f"what '{model.name}' was pretrained with {what}; name the objective to measure from (--reference): {known}")
+        how = "say what it was (--pretraining, such as causal-lm or mlm), or name the objective to measure from (--reference)"
+        raise InputError(f"what '{model.name}' was pretrained with {what}; {how}: {known}")
     return name, "what it was pretrained with" if stated == name else f"of what it was pretrained with ({stated})"
 
 

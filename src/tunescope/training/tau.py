@@ -6,8 +6,10 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunescope.errors import Degenerate, InputError, NotEnoughRows
+from tunescope.training.run.result import Run, read_tau
 from tunescope.training.step_sizes import StepLog
 
 _DOUBLINGS = 20  # of the first guess, before the target is given up
@@ -23,11 +25,19 @@ class Bisected:
     runs: tuple[tuple[float, float], ...]
 
 
-def tau_from(log: StepLog) -> float:
+def tau_from(log: StepLog | Run | str | Path) -> float:
     """The median relative step r over groups and steps of a (paired, uniform) run; steps without a ratio are left out.
 
-    Raises: NotEnoughRows when nothing moved.
+    log: of a `ts.StepSizes`, a Run, or the folder of a run.
+
+    Raises: InputError (no run there), NotEnoughRows when nothing moved.
     """
+    if isinstance(log, str | Path):
+        return read_tau(log)
+    if isinstance(log, Run):
+        return log.tau
+    if not isinstance(log, StepLog):
+        raise InputError(f"tau_from reads the log of a StepSizes, a Run or the folder of a run; got a {type(log).__name__}")
     ratios = log.ratios()
     if not ratios:
         raise NotEnoughRows(f"τ is the median step of a paired run, and nothing moved in the {len(log)} steps of this log; train first")

@@ -20,7 +20,7 @@ from tunescope.training.trained_model import in_shards, put_together, trained_mo
 from tunescope.training.trajectory_file import FILE, GEOMETRY, Row, Start, plateau, read_rows, write_rows
 from tunescope.training.trajectory_geometry import Reading
 from tunescope.training.trajectory_log import geometry_logs, log, outcome_logs
-from tunescope.training.trajectory_outcomes import read_tasks, tasks_identity
+from tunescope.training.trajectory_outcomes import at_start, read_tasks, tasks_identity
 from tunescope.training.trajectory_points import Cost, Points, Spending, check_share
 from tunescope.training.trajectory_stop import StopRule, make_no_step
 from tunescope.training.untouched import finish, untouched
@@ -196,7 +196,7 @@ class TrajectoryCallback(TrainerCallback):
             started = time.perf_counter()
             scores = {key: task.scores(model) for key, task in self._tasks.items()}
             self._start = Start(identity, weights, rows, scores)
-            found = [(key, outcome) for key, task in self._tasks.items() for outcome in task.outcomes(scores[key], scores[key])]
+            found = [(key, at_start(row)) for key, task in self._tasks.items() for row in task.outcomes(scores[key], scores[key])]
             self._enter(state, [outcome.row() for _, outcome in found])
             self._judging.measured(0, time.perf_counter() - started)
             log(outcome_logs(found))

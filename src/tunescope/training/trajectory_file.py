@@ -44,7 +44,10 @@ def read_rows(folder: str | Path) -> list[Row]:
     path = Path(folder)
     path = path if path.is_file() else path / FILE
     if not path.is_file():
-        raise InputError(f"'{folder}' holds no {FILE}; name the output folder of a run that had a TrajectoryCallback")
+        raise InputError(
+            f"'{folder}' holds no {FILE}: nothing was measured on the way; name the folder of a run with a trajectory "
+            "(ts.finetune(trajectory=…), on unless it is None, or a TrajectoryCallback in your own Trainer)"
+        )
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,14 @@ def tasks_identity(tasks: Mapping[str, Task]) -> dict[str, Any]:
     for task in tasks.values():
         found["max_length of outcomes"] = task.max_length or "the model's own"  # one for all
     return found
+
+
+def at_start(outcome: Outcome) -> Outcome:
+    """The start against itself: no difference, and nothing uncertain about that, so neither interval nor test."""
+    if outcome.delta is None:
+        return outcome
+    none = dict.fromkeys(("low", "high", "p", "sd", "equivalence_p", "detectable"))
+    return replace(outcome, delta=0.0, verdict="equivalent", **none)
 
 
 def read_tasks(

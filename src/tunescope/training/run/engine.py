@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from tunescope.errors import InputError
+from tunescope.errors import ActivationError, InputError
 from tunescope.identity import versions
 from tunescope.models.anatomy import text_body
 from tunescope.models.quiet import quietly
@@ -79,9 +79,9 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
         for each in watching:
             each.stopped = each.ends_at(len(trainer.losses), folder.rows(TRAJECTORY))
     else:
-        with quietly(), _as_it_was(model.module):
+        with quietly(), _as_it_was(model.module), _diverging(folder, around):
             trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
-        keeping.write_curves()
+            keeping.write_curves()
     record["ended"] = {"step": len(trainer.losses), "stopped": next((each.stopped for each in watching if each.stopped), None)}
     return _finish(trainer, folder, record)
 
@@ -203,6 +203,17 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
         if cache is not None:
             config.use_cache = cache
         module.eval()
+
+
+@contextmanager
+def _diverging(folder: RunFolder, around: Surroundings) -> Iterator[None]:
+    """What a run that diverged leaves behind goes on with its own learning rate alone."""
+    try:
+        yield
+    except ActivationError as error:
+        if around.in_memory:
+            raise
+        raise ActivationError(f"{error}; remove '{folder.path}', where it began, or name another folder") from error
 
 
 def _finish(trainer: RunTrainer, folder: RunFolder, record: dict[str, Any]) -> Run:
