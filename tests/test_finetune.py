@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, TrainerCallback
 
 import tunescope as ts
 from tiny_models import TEXTS, save_model, tiny_model, tokenizer_for
-from tunescope.errors import ActivationError, InputError, OutputError, TunescopeError, UnknownName
+from tunescope.errors import ActivationError, InputError, ModelError, OutputError, TunescopeError, UnknownName
 from tunescope.training.objectives import Learner, make_objective
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
 from tunescope.training.run.folder import RunFolder
@@ -41,7 +41,8 @@ def tensors(model: ts.models.Model) -> dict[str, torch.Tensor]:
 
 
 def run_of(base, **changes):
-    asked = {"objective": "mlm", "update": "uniform", "texts": LABELS, "steps": 6, "schedule": {"batch_size": 4, "lr": 1e-3}, "trajectory": None}
+    asked = {"objective": "mlm", "update": "uniform", "texts": LABELS, "steps": 6, "schedule": {"batch_size": 4, "lr": 1e-3}}
+    asked["trajectory"] = None  # watched where a test is about that
     return ts.finetune(base if isinstance(base, tuple) else str(base), **(asked | changes))
 
 
@@ -193,6 +194,12 @@ def test_every_block_moves_by_tau_of_a_paired_run(bert, tmp_path):
     assert ts.tau_from(paired) == ts.tau_from(tmp_path / "run" / "paired") == ts.tau_from(str(tmp_path / "run" / "paired")) == tau
     with pytest.raises(InputError, match="holds no run"):
         ts.tau_from(tmp_path)
+
+
+def test_what_is_odd_about_the_texts_is_said_once(bert):
+    said = []
+    run_of(bert, update="equal-step", tau="paired", texts=[*LABELS, LABELS[0]], steps=1, announce=said.append)
+    assert [line for line in said if "duplicate" in line] == [f"1 of {len(LABELS) + 1} texts is a duplicate of another"]
 
 
 def test_preservation_and_sums_read_their_own_texts(bert):
@@ -383,12 +390,22 @@ def test_another_run_is_never_taken_for_the_one_asked_for(bert, tmp_path):
     run_of(bert, texts=str(file), **classify)
     flipped = tmp_path / "flipped.jsonl"
     flipped.write_text(file.read_text().replace("short", "x").replace("long", "short").replace('"x"', '"long"'))
-    with pytest.raises(InputError, match="started with data .*labels sha256"):
+    with pytest.raises(InputError, match="was started with other labels: give"):
         run_of(bert, texts=str(flipped), **classify, resume=True)
     paired = {"update": "equal-step", "tau": "paired", "steps": 2, "out": tmp_path / "p"}
     run_of(bert, **paired)
-    with pytest.raises(InputError, match="started with .*lr = 0.001"):
+    with pytest.raises(InputError, match="was started with lr = 0.001: give"):
         run_of(bert, **paired, schedule={"batch_size": 4, "lr": 1e-5}, resume=True)
+    lora = {"update": "lora", "out": tmp_path / "l", "schedule": {"batch_size": 4}}
+    run_of(bert, **lora, steps=2)
+    with pytest.raises(InputError, match="was started with steps = 2: give"):
+        run_of(bert, **lora, steps=3, resume=True)
+    with pytest.raises(InputError, match="was started with rank = 8: give"):
+        run_of(bert, **lora, steps=2, options={"rank": 4}, resume=True)
+    with pytest.raises(InputError, match="was started with update = lora: give"):
+        run_of(bert, **(lora | {"update": "uniform"}), steps=2, resume=True)
+    with pytest.raises(InputError, match="was started with objective = mlm; lr left out; seed = 0: give"):
+        run_of(bert, **(lora | {"schedule": {"batch_size": 4, "lr": 1.0}}), objective="simcse", steps=2, seed=1, resume=True)
 
 
 def test_a_finished_run_is_read_and_another_run_is_refused(bert, tmp_path):
@@ -401,6 +418,8 @@ def test_a_finished_run_is_read_and_another_run_is_refused(bert, tmp_path):
         run_of(bert, out=tmp_path / "stopped", callbacks=[Stop(3)])
     with pytest.raises(OutputError, match="--resume goes on"):
         run_of(bert, out=tmp_path / "stopped")
+    with pytest.raises(ModelError, match=r"is a run that is not finished; go on with it .*--resume\), or give a checkpoint .*step-0'"):
+        ts.load_model(str(tmp_path / "stopped"))
     with pytest.raises(InputError, match="started with seed = 0: give what"):
         run_of(bert, out=tmp_path / "stopped", seed=1, resume=True)
     with pytest.raises(InputError, match="not finished"):
@@ -475,7 +494,8 @@ def labelled_file(folder: Path) -> Path:
         ({"options": {"rnk": 4}, "update": "lora"}, UnknownName, "rank"),
         ({"steps": 3, "epochs": 2}, InputError, "both given"),
         ({"checkpoints": [9]}, InputError, "checkpoint at step 9"),
-        ({"texts": LABELS[:3]}, InputError, "3 items for batches of 4"),
+        ({"texts": LABELS[:3]}, InputError, "3 items for batches of 4; give more, or a batch_size of 3 or less$"),
+        ({"texts": LABELS[:1]}, InputError, "1 item for batches of 4; give more, or a batch_size of 1$"),
         ({"texts": None}, InputError, "something to read"),
         ({"schedule": {"lr": -1.0}}, InputError, "lr=-1.0"),
         ({"schedule": {"schedule": "cosin"}}, UnknownName, "did you mean cosine"),

@@ -154,6 +154,9 @@ def test_what_remains_is_that_of_the_nearer_checkpoints():
     assert (found.a.value, found.b.value) == (0.6, 0.5)
     assert (found.a.mismatch, found.b.mismatch, found.mismatch) == pytest.approx((0.02, -0.08, 0.1))
     assert found.row()["b"]["every"] == pytest.approx([0.84, 1.8, 3.8])
+    assert str(found).startswith("two runs at nps = 0.58; the two nearer checkpoints (give base for models on the level) are 0.1 apart\n")
+    told = "b: step 0.84, between its checkpoints at 0 and 1, crossing 1 of 3 (0.84, 1.8, 3.8); its nearer checkpoint is at 0.5, 0.08 below"
+    assert told in str(found)
     assert found.row()["a"]["interpolated"] is False
 
 

@@ -159,7 +159,7 @@ def test_what_cannot_be_compared_is_an_error_that_says_what_to_do():
     with pytest.raises(InputError, match="none of the objectives can be compared with mlm: contrastive learns from pairs"):
         ts.objective_distance(model, "contrastive", texts=WORDY)
     unknown = ts.load_model((tiny_model("bert"), tokenizer_for("bert")), name="mine")
-    unstated = r"what 'mine' was pretrained with is unknown; say what it was \(--pretraining.*name the objective to measure from \(--reference\)"
+    unstated = r"what 'mine' was pretrained with is unknown; say what it was \(--pretraining.*to measure from \(--reference\)"
     with pytest.raises(InputError, match=unstated) as said:
         ts.objective_distance(unknown, "simcse", texts=WORDY)
     assert str(said.value).endswith("sft, contrastive, classify")  # and nothing that is made of other objectives

@@ -174,6 +174,8 @@ def test_objectives_are_frozen_and_describe_themselves(name):
 def test_names_and_settings_that_nobody_knows():
     with pytest.raises(UnknownName, match="unknown objective 'simsce'; did you mean simcse"):
         make_objective("simsce")
+    with pytest.raises(UnknownName, match="unknown objective 'clm'; did you mean causal-lm"):
+        make_objective("clm")
     with pytest.raises(UnknownName, match="setting of simcse 'temprature'"):
         make_objective("simcse", {"temprature": 1})
     with pytest.raises(InputError, match="mixture needs parts"):

@@ -54,7 +54,7 @@ def test_tables_are_read_exactly(tmp_path, suffix):
     corpus = read_texts(write_table(tmp_path / f"t{suffix}", {"label": list("abcde"), "text": TEXTS}))
     assert corpus.texts == tuple(TEXTS)
     assert corpus.columns == {"label": tuple("abcde")}
-    assert corpus.warnings == ("1 of 5 texts are duplicates of another",)
+    assert corpus.warnings == ("1 of 5 texts is a duplicate of another",)
     assert corpus.sampled_from is None
     assert corpus.source == str(tmp_path / f"t{suffix}")
 
@@ -256,7 +256,7 @@ def test_a_sample_larger_than_the_texts_says_so():
     assert corpus.sampled_from is None
     assert corpus.warnings == (
         "a sample of 1,200 was asked for and there are 3 texts: all are used",
-        "1 of 3 texts are duplicates of another",
+        "1 of 3 texts is a duplicate of another",
     )
 
 

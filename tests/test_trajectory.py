@@ -202,7 +202,8 @@ def test_outcomes_are_those_of_the_saved_checkpoints(tmp_path):
     moved = [row["delta"] for row in watch.rows if row["kind"] == "retrieval" and row["main"]]
     assert moved[0] == 0 != moved[-1]
     start = [row for row in watch.rows if row["kind"] != "geometry" and row["step"] == 0]
-    assert start and all(row["delta"] == 0 and row["low"] is row["high"] is row["p"] is None for row in start)
+    assert start
+    assert all(row["delta"] == 0 and row["low"] is row["high"] is row["p"] is None for row in start)
 
 
 class Break(TrainerCallback):

@@ -35,11 +35,14 @@ class InputError(TunescopeError, ValueError):
 
 
 class UnknownName(InputError):
-    """A name that is not in a registry; the message lists the nearest known names, and all of them where they are few."""
+    """A name that is not in a registry; the message lists the nearest known names, and all of them where they are few.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]):
+    meant: the known name of what is also called so.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, meant: str | None = None):
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6) if meant is None else [meant]
         hints = [f"did you mean {', '.join(near)}?"] if near else []
         hints += [f"known: {', '.join(known)}"] if not near or len(known) <= _FEW else []
         super().__init__(f"unknown {kind} '{name}'; {' '.join(hints) if known else 'there are none'}")

@@ -274,11 +274,18 @@ def _parts(text: str | None) -> tuple[str, ...]:
 def _print(run: Run, base: str, out: Path, page: Path, *, as_json: bool) -> None:
     import json
 
+    from tunescope.report.run_words import distance
+    from tunescope.report.thinning import last_steps
+
     if as_json:
         typer.echo(json.dumps(run.record, ensure_ascii=False, allow_nan=False))
         return
-    first, last = run.loss_rows[0]["loss"], sum(row["loss"] for row in run.loss_rows[-10:]) / len(run.loss_rows[-10:])
-    typer.echo(f"loss     {first:.3f} at the first step, {last:.3f} over the last {len(run.loss_rows[-10:])}")
+    losses = [row["loss"] for row in run.loss_rows]
+    last = losses[-last_steps(len(losses)) :]
+    over = f"over the last {len(last)}" if len(last) > 1 else "at the last"
+    typer.echo(f"loss     {losses[0]:.3f} at the first step, {sum(last) / len(last):.3f} {over}")
+    if run.trajectory_rows:
+        typer.echo(f"moved    {distance({'record': run.record, 'trajectory': run.trajectory_rows})}")
     for row in run.trajectory_rows:
         if row["kind"] != "geometry" and row["step"] == run.record["ended"]["step"] and row.get("main"):
             told = f"{row['base']:.3f} → {row['tuned']:.3f}, {row['delta']:+.3f}: {row['verdict']}"

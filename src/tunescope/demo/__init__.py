@@ -1,4 +1,4 @@
-"""The embedded default: a real encoder moved in four ways, three of them to one distance and two of them training, judged on docstrings it never saw."""
+"""The embedded default: a real encoder moved in four ways, three of them equally far and two of them training, judged on docstrings."""
 
 from __future__ import annotations
 

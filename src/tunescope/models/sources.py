@@ -130,6 +130,12 @@ def _check_model_folder(folder: Folder) -> Folder:
     _refuse_diffusion(folder)
     if folder.is_adapter or folder.is_sentence_transformer or (folder.path / "config.json").is_file():
         return folder
+    kept = sorted((folder.path / "checkpoints").glob("step-*"))
+    if kept and (folder.path / "run.json").is_file():
+        raise ModelError(
+            f"'{folder.name}' is a run that is not finished; go on with it (tunescope tune … --resume), or give a checkpoint of it, such "
+            f"as '{kept[-1]}'"
+        )
     found = sorted(path.name for path in folder.path.iterdir())[:5]
     raise ModelError(
         f"'{folder.name}' is not a model folder: no config.json, adapter_config.json or modules.json "

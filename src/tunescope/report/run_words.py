@@ -11,7 +11,7 @@ from tunescope.report import outcome_words, reading, run_objective, run_reading
 from tunescope.report.loss_curve import loss_rows
 from tunescope.report.numbers import amount, count, one_decimal, percent, signed, stated, three, two_digits
 from tunescope.report.run_reading import Row
-from tunescope.report.thinning import window
+from tunescope.report.thinning import last_steps, window
 
 _NAMED = 4
 
@@ -81,9 +81,9 @@ def loss(payload: reading.Payload) -> str:
     if len(rows) == 1:
         return f"The loss of the only step was {three(rows[0]['loss'])}."
     over = window(len(rows))
-    last = rows[-min(10, len(rows)) :]
+    last = rows[-last_steps(len(rows)) :]
     said = f"The loss was {three(rows[0]['loss'])} at the first step and {three(statistics.fmean(row['loss'] for row in last))}"
-    said += f" over the last {count(len(last))}, on the batches that were trained on."
+    said += f" {f'over the last {count(len(last))}' if len(last) > 1 else 'at the last'}, on the batches that were trained on."
     if over > 1:
         low = min(rows, key=lambda row: row["mean"])
         said += f" Its running mean over {count(over)} steps was lowest around step {low['at']}, {low['smooth']}."

@@ -48,3 +48,8 @@ def running_mean(values: Sequence[float], over: int) -> list[float]:
     half = over // 2
     ends = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
     return [(sums[stop] - sums[start]) / (stop - start) for start, stop in ends]
+
+
+def last_steps(steps: int) -> int:
+    """How many steps at the end of a run its last loss is the mean of: ten, but never more than a quarter of it."""
+    return max(1, min(10, steps // 4))

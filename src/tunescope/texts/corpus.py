@@ -121,7 +121,8 @@ def _sampling_keys(texts: tuple[str, ...], seed: int) -> list[bytes]:
 def _duplicates(texts: tuple[str, ...]) -> tuple[str, ...]:
     """The warning that some texts repeat others, or nothing."""
     repeated = len(texts) - len(set(texts))
-    return (f"{repeated:,} of {len(texts):,} texts are duplicates of another",) if repeated else ()
+    said = "is a duplicate" if repeated == 1 else "are duplicates"
+    return (f"{repeated:,} of {len(texts):,} texts {said} of another",) if repeated else ()
 
 
 def _refuse_surrogates(texts: tuple[str, ...], ids: tuple[str, ...], source: str) -> None:

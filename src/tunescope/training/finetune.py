@@ -111,7 +111,7 @@ def finetune(
         )
         _check(seed, fit_batches, trajectory)
         around = Surroundings(
-            tuple(callbacks), tuple(log_to), dict(trainer or {}), dict(loading or {}), progress, announce, in_memory=out is None
+            tuple(callbacks), tuple(log_to), dict(trainer or {}), dict(loading or {}), progress, _once(announce), in_memory=out is None
         )
         request = replace(request, tau=_tau(tau, base, request, folder, around))
         run = execute(base, request, folder, around, resume=resume)
@@ -124,6 +124,18 @@ def _schedule(given: Mapping[str, Any] | None, steps: int | None, epochs: float 
     except TypeError as error:
         known = ", ".join(each.name for each in fields(Schedule) if each.name not in ("steps", "epochs"))
         raise InputError(f"schedule={dict(given or {})} asked for; its fields are {known}") from error
+
+
+def _once(announce: Callable[[str], None]) -> Callable[[str], None]:
+    """A run and its paired one read the same texts: what is odd about them is said once."""
+    said = set[str]()
+
+    def tell(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            announce(line)
+
+    return tell
 
 
 def _tau(asked: float | str | Path | None, base: Any, request: Request, folder: RunFolder, around: Surroundings) -> float | None:

@@ -125,9 +125,10 @@ class Crossing:
     def __str__(self) -> str:
         every = ", ".join(f"{at:.4g}" for at in self.every)
         of = "" if len(self.every) == 1 else f", crossing {self.taken + 1} of {len(self.every)} ({every})"
-        what = "interpolated model" if self.model is not None else "nearer checkpoint"
-        between = f"between {self.before.at:g} and {self.after.at:g}"
-        return f"{self.run}: at {self.at:.4g} {between}{of}; {what} {self.value:.4g}, {self.mismatch:+.2g} from the level"
+        what = "the interpolated model" if self.model is not None else "its nearer checkpoint"
+        between = f"between its checkpoints at {self.before.at:g} and {self.after.at:g}"
+        off = f"{abs(self.mismatch):.2g} {'above' if self.mismatch > 0 else 'below'} the level" if self.mismatch else "on the level"
+        return f"{self.run}: step {self.at:.4g}, {between}{of}; {what} is at {self.value:.4g}, {off}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,7 +154,9 @@ class Match:
         return f"<Match of {self.a.run} at {self.a.at:.4g} and {self.b.run} at {self.b.at:.4g}, {self.measure} = {self.level:g}>"
 
     def __str__(self) -> str:
-        return f"{self.measure} = {self.level:g}; {self.mismatch:+.2g} remains between the two\n  {self.a}\n  {self.b}"
+        whose = "models" if self.a.model is not None else "nearer checkpoints (give base for models on the level)"
+        apart = f"the two {whose} are {abs(self.mismatch):.2g} apart"
+        return f"two runs at {self.measure} = {self.level:g}; {apart}\n  {self.a}\n  {self.b}"
 
 
 def match(

@@ -41,6 +41,11 @@ OBJECTIVES: dict[str, type[Objective]] = {
     )
 }
 
+_ALSO_CALLED = {
+    "clm": "causal-lm", "lm": "causal-lm", "next-token": "causal-lm", "masked-lm": "mlm", "infonce": "contrastive", "mnrl": "contrastive",
+    "classification": "classify", "instruct": "sft",
+}  # fmt: skip
+
 
 def make_objective(name: str, settings: Mapping[str, Any] | None = None) -> Objective:
     """The objective of that name with these settings, the others at their defaults.
@@ -48,7 +53,7 @@ def make_objective(name: str, settings: Mapping[str, Any] | None = None) -> Obje
     Raises UnknownName (objective, setting), InputError (a value it cannot have, a setting it cannot do without).
     """
     if name not in OBJECTIVES:
-        raise UnknownName("objective", name, OBJECTIVES)
+        raise UnknownName("objective", name, OBJECTIVES, meant=_ALSO_CALLED.get(name.lower()))
     kind, given = OBJECTIVES[name], dict(settings or {})
     known = [each.name for each in fields(kind)]
     for each in sorted(given.keys() - set(known)):

@@ -25,6 +25,7 @@ from tunescope.training.model_folder import write_model
 from tunescope.training.objectives import Learner
 from tunescope.training.run.asked import in_words
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
+from tunescope.training.run.differing import differing
 from tunescope.training.run.folder import BASE, LOSSES, STEPS, TRAJECTORY, RunFolder, has_ended
 from tunescope.training.run.fsdp import check_fsdp
 from tunescope.training.run.keeping import RunKeeping, write_trained
@@ -119,20 +120,8 @@ def _same(folder: RunFolder, spec: RunSpec) -> dict[str, Any]:
     found = folder.record()
     if found["spec_hash"] == spec.hash:
         return found
-    now, then = spec.describe(), found["spec"]
-    differ = [f"{key} {_short(then.get(key), now[key])}" for key in now if then.get(key) != now[key]]
-    raise InputError(
-        f"the run in '{folder.path}' was started with {'; '.join(differ) or 'another version of tunescope'}: give what it was started "
-        "with, or name another folder"
-    )
-
-
-def _short(then: Any, now: Any) -> str:
-    """What a value was, of a mapping only the entries that differ; long ones are told to differ."""
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in ("source", "name")]
-        return ", ".join(f"{key} {_short(then.get(key), now.get(key))}" for key in keys)
-    return f"= {then}" if len(str(then)) <= 40 else "other than these"
+    differ = differing(found["spec"], spec.describe()) or "another version of tunescope"
+    raise InputError(f"the run in '{folder.path}' was started with {differ}: give what it was started with, or name another folder")
 
 
 def _record(spec: RunSpec, setup: RunSetup, request: Request) -> dict[str, Any]:

@@ -65,7 +65,9 @@ class Schedule:
         batches = items // (self.batch_size * processes)
         if batches == 0:
             wanted = self.batch_size * processes
-            raise InputError(f"{items:,} items for batches of {wanted}; give more, or a batch_size of {items // processes} or less")
+            most = items // processes
+            less = f", or a batch_size of {most}{' or less' if most > 1 else ''}" if most else ""
+            raise InputError(f"{items:,} item{'' if items == 1 else 's'} for batches of {wanted}; give more{less}")
         epoch = max(1, math.ceil(batches / self.accumulate))
         epochs = 1.0 if self.epochs is None else self.epochs
         return (max(1, round(epochs * epoch)) if self.steps is None else self.steps), epoch
