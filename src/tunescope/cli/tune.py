@@ -250,7 +250,7 @@ def _settings(given: list[str], objective: str, update: str) -> tuple[dict[str, 
             raise InputError(f"--set {text} asked for; write NAME=VALUE, such as temperature=.02")
         found[name.strip()] = options.parse_value(value.strip())
     asked = [part.partition(":")[0].strip() for part in objective.split(",")]
-    kinds = [OBJECTIVES.get(part) for part in asked] + [UPDATES.get(update.partition("+")[0].strip())]
+    kinds: list[Any] = [OBJECTIVES.get(part) for part in asked] + [UPDATES.get(update.partition("+")[0].strip())]
     known = {field.name for kind in kinds if kind is not None for field in fields(kind)} - {"on", "tau"}
     for name in found:
         if None not in kinds[:-1] and name.rpartition(".")[2] not in known | of_rules and not name.startswith("preserve."):

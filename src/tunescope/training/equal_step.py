@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from torch.optim import Optimizer
@@ -37,7 +36,7 @@ class EqualStep(Optimizer):
     def __init__(self, optimizer: Optimizer, model: Any, *, tau: float, agreement: bool = False):
         if not isinstance(optimizer, Optimizer) or isinstance(optimizer, EqualStep):
             raise InputError(f"EqualStep wraps a plain torch optimizer, got a {type(optimizer).__name__}")
-        if not isinstance(tau, Real) or not 0 < tau < math.inf:
+        if not isinstance(tau, int | float) or not 0 < tau < math.inf:
             raise InputError(f"EqualStep needs a relative step tau above 0, got {tau}; take tau_from(a paired run), such as 5e-4")
         self.optimizer, self.tau = optimizer, float(tau)
         self._movement = Movement(optimizer, model, agreement=agreement)
