@@ -37,7 +37,7 @@ def reconstruction_bars(payload: Payload, place: found.Place, tables: Tables) ->
         for name, row in zip(names, rows, strict=True)
     ]  # fmt: skip
     axis = alt.Axis(title=None, labelExpr=DROP_ZERO, ticks=False, domain=False, values=[0, 0.5, 1, 1.5], grid=False, labelPadding=4)
-    scale = alt.Scale(domain=[0, most * 1.22], nice=False, zero=True)
+    scale = alt.Scale(domain=[0, most * (1.3 if any(row["cut"] for row in data) else 1.22)], nice=False, zero=True)
     side = alt.Axis(title=None, ticks=False, domain=False, labelPadding=6, labelLimit=130, grid=False)
     x, y = alt.X("v:Q", axis=axis, scale=scale), alt.Y("name:N", sort=names, axis=side, scale=alt.Scale(paddingInner=0.34, paddingOuter=0.3))
     told = [alt.Tooltip("name:N", title="by"), alt.Tooltip("said:N", title="unexplained"), alt.Tooltip("note:N", title="features")]
@@ -48,7 +48,8 @@ def reconstruction_bars(payload: Payload, place: found.Place, tables: Tables) ->
         if rows[0].get(end) is not None:
             line = tables([{"v": min(rows[0][end], most)}]).mark_rule(color=colour, strokeWidth=1.6)
             parts.append(line.encode(x=x))
-    parts.append(grid.mark_text(align="left", dx=5, baseline="middle", color=LIGHT["ink"]).encode(x=x, y=y, text="short:N"))
+    for style in ({"stroke": LIGHT["paper"], "strokeWidth": 4, "fill": LIGHT["paper"]}, {"color": LIGHT["ink"]}):  # a label over a line
+        parts.append(grid.mark_text(align="left", dx=5, baseline="middle", **style).encode(x=x, y=y, text="short:N"))
     return alt.layer(*parts).properties(height=BAR_PX * len(rows) + 6)
 
 
@@ -83,7 +84,7 @@ def density_panel(payload: Payload, place: found.Place, tables: Tables) -> Any |
     y = alt.Y("n:Q", axis=up, scale=alt.Scale(domain=[0, most * 1.08], nice=False))
     told = [alt.Tooltip("between:N", title="density"), alt.Tooltip("n:Q", title="features"), alt.Tooltip("seed:N")]
     own = tables([row for row in bars if row["seed"] == str(rows[0]["seed"])])
-    parts = [own.mark_bar(color=LIGHT["quiet_bar"], stroke=LIGHT["paper"], strokeWidth=0.7).encode(x=x, x2="b:Q", y=y, tooltip=told)]
+    parts = [own.mark_bar(color=LIGHT["quiet_bar"], stroke=LIGHT["paper"], strokeWidth=0.7).encode(x=x, x2="b:Q", y=y, y2="zero:Q", tooltip=told)]
     others = [row for row in bars if row["seed"] != str(rows[0]["seed"])]
     if others:
         parts.append(tables(others).mark_rule(color=LIGHT["main"], strokeWidth=1.6).encode(x=x, x2="b:Q", y=y, tooltip=told))
@@ -96,6 +97,6 @@ def density_panel(payload: Payload, place: found.Place, tables: Tables) -> Any |
 
 def _bins(row: found.Row, edges: list[float]) -> list[dict[str, Any]]:
     return [
-        {"a": low, "b": high, "n": value, "seed": str(row["seed"]), "between": f"{two_digits(10**low)} to {two_digits(10**high)}"}
+        {"a": low, "b": high, "n": value, "zero": 0, "seed": str(row["seed"]), "between": f"{two_digits(10**low)} to {two_digits(10**high)}"}
         for low, high, value in zip(edges, edges[1:], row["histogram"], strict=False)
     ]

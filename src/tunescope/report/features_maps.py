@@ -74,7 +74,7 @@ def _map(
               scale=alt.Scale(paddingInner=0.03))  # fmt: skip
     y = alt.Y("row:O", sort=rows, axis=alt.Axis(title=None, labelPadding=6, **plain), scale=alt.Scale(paddingInner=0.05))
     legend = alt.Legend(title=title, orient="top", direction="horizontal", gradientLength=110, gradientThickness=9, tickCount=2,
-                        titlePadding=6, labelExpr=DROP_ZERO, gradientStrokeColor=LIGHT["rule"])  # fmt: skip
+                        titlePadding=6, labelExpr=DROP_ZERO.replace("~g", ".2~g"), gradientStrokeColor=LIGHT["rule"])  # fmt: skip
     shade = alt.Color("v:Q", scale=alt.Scale(domain=[0, top], range=RAMP), legend=legend)
     told = [alt.Tooltip("row:N", title="of"), alt.Tooltip("column:N", title=across or "with"), alt.Tooltip("said:N", title=title)]
     told += [alt.Tooltip(f"{key}:N", title=said) for key, said in more.items()]

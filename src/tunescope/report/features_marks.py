@@ -81,7 +81,7 @@ def recovered_panel(payload: Payload, place: found.Place, tables: Tables) -> Any
 def _domain(rows: list[Row]) -> list[float]:
     seen = [row[key] for row in rows for key in ("v", "low", "high", "floor", "from", "to", "ceiling") if row[key] is not None]
     low, high = min([0.0, *seen]), max([1.0, *seen])
-    return [low - 0.03 if low < 0 else -0.02, high + 0.02]
+    return [low - 0.06, high + 0.02]
 
 
 def _panel(rows: list[Row], tables: Tables, *, said: str, share: bool = False) -> Any:

@@ -66,7 +66,7 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
         "quality": words.quality(payload), "noise_known": any(row.get("noise_r2") is not None for row in payload["verdicts"]),
         "panels": [{"title": words.title(key), "asks": words.asks(key), "chart": f"alignment_{order}"}
                    for order, key in enumerate(comparisons(payload)) if f"alignment_{order}" in drawn],
-        "origins": words.origins(payload), "alignments": _by_place(payload, drawn, "alignment"), "many": many,
+        "alignments": _by_place(payload, drawn, "alignment"), "many": many,
         "reconstructions": _by_place(payload, drawn, "reconstruction"), "densities": _by_place(payload, drawn, "density"),
         "columns": len(found.names(payload)), "spectrum": words.spectrum(payload), "recovered": _recovered(payload, drawn),
         "maps": [{"title": group, "chart": f"table_{order}", "size": len(labels(payload, group))}
@@ -102,8 +102,11 @@ def _by_place(payload: reading.Payload, drawn: dict[str, dict], kind: str) -> li
         lines = rows(payload, place) if rows else []
         said = {"reconstruction": words.improvement, "density": _density}.get(kind)
         if chart in drawn or lines:
-            out.append({"layer": place[0], "name": place[1], "chart": chart if chart in drawn else "", "rows": lines,
-                        "said": said(payload, place) if said else "", "verdict": found.verdict(payload, place)["verdict"]})  # fmt: skip
+            out.append({
+                "layer": place[0], "name": place[1], "chart": chart if chart in drawn else "", "rows": lines,
+                "said": said(payload, place) if said else "", "origins": words.origins(payload, place),
+                "verdict": found.verdict(payload, place)["verdict"],
+            })  # fmt: skip
     return out
 
 

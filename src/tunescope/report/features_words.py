@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from tunescope.report import features_reading as found
@@ -116,7 +117,7 @@ def sentence(payload: Payload, place: Place) -> str:
 
 
 def verdict_class(word: str) -> str:
-    return CLASSES.get(word, "")
+    return CLASSES.get(word, "nothing")
 
 
 def flags(payload: Payload) -> list[dict[str, Any]]:
@@ -196,7 +197,16 @@ def alignment(payload: Payload, place: Place) -> list[dict[str, str]]:
     order = {key: number for number, key in enumerate(COMPARISONS)}
     rows = numbered(found.alignment(payload, place))
     rows.sort(key=lambda pair: order.get(pair[0], len(order)))
-    return [{"title": title(key), "asks": asks(key)} | beside(row) for key, row in rows]
+    often = Counter(key for key, _ in rows)
+    return [{"title": title(key), "aside": _aside(key, row, often[key] > 1)} | beside(row) for key, row in rows]
+
+
+def _aside(key: tuple[str, int], row: Row, again: bool) -> str:
+    """What a title leaves open: the sides where it is no known one, the note, and of two floors which."""
+    parts = [] if key in COMPARISONS else [row["sides"]]
+    parts += [row["note"]] if row.get("note") else [asks(key)] if asks(key) else []
+    parts += [f"floor: {row['floor_of']}"] if again and row.get("floor_of") else []
+    return "; ".join(parts)
 
 
 def beside(row: Row) -> dict[str, str]:
@@ -211,14 +221,19 @@ def beside(row: Row) -> dict[str, str]:
     }  # fmt: skip
 
 
-def origins(payload: Payload) -> dict[str, list[str]]:
-    """What floors and ceilings are of, each said once."""
-    rows = [row for place in found.places(payload) for row in found.alignment(payload, place)]
-    return {end: list(dict.fromkeys(row[f"{end}_of"] for row in rows if row.get(f"{end}_of"))) for end in ("floor", "ceiling")}
+def origins(payload: Payload, place: Place) -> list[str]:
+    """What the floors and ceilings of a place are of, each said once."""
+    rows, said = found.alignment(payload, place), []
+    for end, title in (("floor", "Floors"), ("ceiling", "Ceiling")):
+        of = list(dict.fromkeys(row[f"{end}_of"] for row in rows if row.get(f"{end}_of")))
+        said += [f"{title}: {'; '.join(of)}."] if of else []
+    return said
 
 
 def reconstruction(payload: Payload, place: Place) -> list[dict[str, str]]:
-    return [{"title": WAYS.get(row["sides"], row["sides"])} | beside(row) for row in found.reconstruction(payload, place)]
+    rows = found.reconstruction(payload, place)
+    return [{"title": WAYS.get(row["sides"], row["sides"]), "aside": f"{row['sides']}; {row['note']}" if row.get("note") else row["sides"]}
+            | beside(row) for row in rows]  # fmt: skip
 
 
 def improvement(payload: Payload, place: Place) -> str:
