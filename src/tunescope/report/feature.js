@@ -75,7 +75,7 @@
   }
 
   function ends(title, rows) {
-    const items = rows.map(([said, score]) => made("li", "", token(shown(said)), made("span", "score", score)));
+    const items = rows.map(([said, score]) => made("li", "", token(said), made("span", "score", score)));
     return made("div", "", made("h3", "", title), made("ul", "tokens", ...items));
   }
 

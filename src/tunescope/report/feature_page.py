@@ -48,7 +48,12 @@ def _view(payload: reading.Payload, place: found.Place, read: dict[str, Any], li
     """What the template prints."""
     layer, name = place
     total, dead = read.get("latents", len(read["features"])), read.get("dead")
-    facts = [("features", count(total)), ("dead", count(dead)), ("tokens", count(read.get("rows"))), ("texts", count(read.get("documents")))]
+    facts = [
+        ("features", count(total)),
+        ("dead", count(dead)),
+        ("tokens", count(read.get("rows"))),
+        ("texts", count(read.get("documents"))),
+    ]
     row = next(iter(found.at(payload, "verdicts", place)), None)
     version = payload.get("tunescope", "")
     return {
@@ -69,9 +74,14 @@ def _view(payload: reading.Payload, place: found.Place, read: dict[str, Any], li
 def _row(feature: Feature) -> dict[str, Any]:
     """A line of the list."""
     fires = Counter(each["tokens"][each["marked"]] for each in feature.get("contexts") or [])
-    promotes = [each["token"] for each in feature.get("promotes") or []]
-    return {"latent": feature["latent"], "figure": _said(feature)["explained"], "fires": [token for token, _ in fires.most_common(_FIRES_ON)],
-            "promotes": promotes[:_PROMOTED]}  # fmt: skip
+    promotes = [_visible(each["token"]) for each in (feature.get("promotes") or [])[:_PROMOTED]]
+    return {"latent": feature["latent"], "figure": _said(feature)["explained"], "promotes": promotes,
+            "fires": [_visible(token) for token, _ in fires.most_common(_FIRES_ON)]}  # fmt: skip
+
+
+def _visible(token: str) -> str:
+    """A token alone: white space that nothing stands beside is drawn, line ends always."""
+    return (token if token.strip() else token.replace(" ", "␣")).replace("\r", "").replace("\n", "↵").replace("\t", "⇥")
 
 
 def _said(feature: Feature) -> dict[str, str]:
@@ -106,7 +116,7 @@ def _compact(feature: Feature, known: dict[str, int]) -> dict[str, Any]:
 
 
 def _end(tokens: list[dict[str, Any]] | None) -> list[list[str]] | None:
-    return None if tokens is None else [[each["token"], three(each["score"])] for each in tokens]
+    return None if tokens is None else [[_visible(each["token"]), three(each["score"])] for each in tokens]
 
 
 def _context(context: dict[str, Any], known: dict[str, int]) -> dict[str, Any]:
@@ -114,6 +124,7 @@ def _context(context: dict[str, Any], known: dict[str, int]) -> dict[str, Any]:
     values = [None if value is None else float(f"{value:.3g}") or 0 for value in context["activations"]]
     return {
         "t": [known.setdefault(token, len(known)) for token in context["tokens"]],
-        "a": values, "m": context["marked"], "v": three(context["activation"]), "where": f"{context['id']}, token {count(context['position'])}",
+        "a": values, "m": context["marked"], "v": three(context["activation"]),
+        "where": f"{context['id']}, token {count(context['position'])}",
         "set": context.get("set") or "",
     }  # fmt: skip

@@ -25,7 +25,7 @@ def reconstruction_bars(payload: Payload, place: found.Place, tables: Tables) ->
     rows = [row for row in found.reconstruction(payload, place) if row["value"] is not None]
     if not rows:
         return None
-    names = [words.WAYS.get(row["sides"], row["sides"]) for row in rows]
+    names: list[str] = [words.WAYS.get(row["sides"]) or str(row["sides"]) for row in rows]
     most = min(max(1.05, *(row["value"] for row in rows)), MOST)
     data = [
         {
@@ -39,7 +39,10 @@ def reconstruction_bars(payload: Payload, place: found.Place, tables: Tables) ->
     axis = alt.Axis(title=None, labelExpr=DROP_ZERO, ticks=False, domain=False, values=[0, 0.5, 1, 1.5], grid=False, labelPadding=4)
     scale = alt.Scale(domain=[0, most * (1.3 if any(row["cut"] for row in data) else 1.22)], nice=False, zero=True)
     side = alt.Axis(title=None, ticks=False, domain=False, labelPadding=6, labelLimit=130, grid=False)
-    x, y = alt.X("v:Q", axis=axis, scale=scale), alt.Y("name:N", sort=names, axis=side, scale=alt.Scale(paddingInner=0.34, paddingOuter=0.3))
+    x, y = (
+        alt.X("v:Q", axis=axis, scale=scale),
+        alt.Y("name:N", sort=names, axis=side, scale=alt.Scale(paddingInner=0.34, paddingOuter=0.3)),
+    )
     told = [alt.Tooltip("name:N", title="by"), alt.Tooltip("said:N", title="unexplained"), alt.Tooltip("note:N", title="features")]
     ink = alt.condition("datum.own", alt.value(LIGHT["main"]), alt.value(LIGHT["quiet_bar"]))
     grid = tables(data)
@@ -84,7 +87,9 @@ def density_panel(payload: Payload, place: found.Place, tables: Tables) -> Any |
     y = alt.Y("n:Q", axis=up, scale=alt.Scale(domain=[0, most * 1.08], nice=False))
     told = [alt.Tooltip("between:N", title="density"), alt.Tooltip("n:Q", title="features"), alt.Tooltip("seed:N")]
     own = tables([row for row in bars if row["seed"] == str(rows[0]["seed"])])
-    parts = [own.mark_bar(color=LIGHT["quiet_bar"], stroke=LIGHT["paper"], strokeWidth=0.7).encode(x=x, x2="b:Q", y=y, y2="zero:Q", tooltip=told)]
+    parts = [
+        own.mark_bar(color=LIGHT["quiet_bar"], stroke=LIGHT["paper"], strokeWidth=0.7).encode(x=x, x2="b:Q", y=y, y2="zero:Q", tooltip=told)
+    ]
     others = [row for row in bars if row["seed"] != str(rows[0]["seed"])]
     if others:
         parts.append(tables(others).mark_rule(color=LIGHT["main"], strokeWidth=1.6).encode(x=x, x2="b:Q", y=y, tooltip=told))
@@ -97,6 +102,13 @@ def density_panel(payload: Payload, place: found.Place, tables: Tables) -> Any |
 
 def _bins(row: found.Row, edges: list[float]) -> list[dict[str, Any]]:
     return [
-        {"a": low, "b": high, "n": value, "zero": 0, "seed": str(row["seed"]), "between": f"{two_digits(10**low)} to {two_digits(10**high)}"}
+        {
+            "a": low,
+            "b": high,
+            "n": value,
+            "zero": 0,
+            "seed": str(row["seed"]),
+            "between": f"{two_digits(10**low)} to {two_digits(10**high)}",
+        }
         for low, high, value in zip(edges, edges[1:], row["histogram"], strict=False)
     ]

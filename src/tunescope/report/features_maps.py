@@ -7,6 +7,7 @@ from typing import Any
 from tunescope.report import features_reading as found
 from tunescope.report import features_words as words
 from tunescope.report.chart_parts import DROP_ZERO, Tables
+from tunescope.report.features_tables import group as of_group
 from tunescope.report.numbers import three, two_digits
 from tunescope.report.reading import Payload
 from tunescope.report.theme import LIGHT, RAMP
@@ -22,7 +23,8 @@ def norm_map(payload: Payload, tables: Tables) -> Any | None:
     seen = list(dict.fromkeys(row["name"] for row in rows))
     order = [*found.names(payload), *(name for name in seen if name not in found.names(payload))]
     ranks = found.ranks(payload)
-    told = {name: words.norm_name(name) + (f", rank {ranks[name]}" if ranks.get(name) and str(ranks[name]) not in name else "") for name in order}
+    ranked = {name: f", rank {rank}" for name, rank in ranks.items() if rank and str(rank) not in name}
+    told = {name: words.norm_name(name) + ranked.get(name, "") for name in order}
     cells = [
         {"row": told[row["name"]], "column": str(row["layer"]), "v": row["relative"], "said": two_digits(row["relative"]),
          "norm": three(row["norm"]), "constant": three(row["constant"])}
@@ -35,18 +37,18 @@ def norm_map(payload: Payload, tables: Tables) -> Any | None:
 
 def groups(payload: Payload) -> list[str]:
     """The tables that are there: of a layer's models, of a model's layers."""
-    return list(dict.fromkeys(words.group(row) for row in payload.get("tables") or []))
+    return list(dict.fromkeys(of_group(row) for row in payload.get("tables") or []))
 
 
 def labels(payload: Payload, group: str) -> list[str]:
     """What a table is of: tuned models at a layer, layers of a tuned model."""
-    rows = [row for row in payload["tables"] if words.group(row) == group]
+    rows = [row for row in payload["tables"] if of_group(row) == group]
     return found.names(payload) if rows[0].get("layer") is not None else [str(layer) for layer in found.layers(payload)]
 
 
 def table_map(payload: Payload, group: str, tables: Tables) -> Any | None:
     """One table: mean one-to-one cosines, seed with seed on the diagonal, the floor under each value."""
-    rows = [row for row in payload["tables"] if words.group(row) == group and row["value"] is not None]
+    rows = [row for row in payload["tables"] if of_group(row) == group and row["value"] is not None]
     names = labels(payload, group)
     kind = "adapter" if rows and rows[0].get("layer") is not None else "layer"
     known = {f"{kind} {a} with {b}": (a, b) for a in names for b in names} | {f"{kind} {a}, seed with seed": (a, a) for a in names}
@@ -69,7 +71,7 @@ def _map(
     import altair as alt
 
     top = max(most or 0.0, *(cell["v"] for cell in cells)) or 1.0
-    plain = {"ticks": False, "domain": False, "grid": False, "labelLimit": 150}
+    plain: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelLimit": 150}
     x = alt.X("column:O", sort=columns, axis=alt.Axis(title=across or None, labelAngle=0, orient="bottom", titlePadding=6, **plain),
               scale=alt.Scale(paddingInner=0.03))  # fmt: skip
     y = alt.Y("row:O", sort=rows, axis=alt.Axis(title=None, labelPadding=6, **plain), scale=alt.Scale(paddingInner=0.05))

@@ -43,9 +43,10 @@ def alignment_panel(payload: Payload, key: tuple[str, int], tables: Tables) -> A
 
 
 def _marks(payload: Payload, place: found.Place, key: tuple[str, int]) -> list[Row]:
+    name = found.label(payload, place)
     rows = [row for seen, row in words.numbered(found.alignment(payload, place)) if seen == key and row["value"] is not None]
     return [
-        _mark(found.label(payload, place), row, floor=row["floor"], sd=row["floor_sd"], ceiling=row["ceiling"], above=row["verdict"] == ABOVE)
+        _mark(name, row, floor=row["floor"], sd=row["floor_sd"], ceiling=row["ceiling"], above=row["verdict"] == ABOVE)
         for row in rows
     ]  # fmt: skip
 
@@ -73,8 +74,8 @@ def recovered_panel(payload: Payload, place: found.Place, tables: Tables) -> Any
         flat = {"value": row["closed"], "low": row.get("closed_low"), "high": row.get("closed_high")}
         mark = _mark(row["spliced"], flat, floor=floor, sd=None, ceiling=top, above=floor is None or row["closed"] > floor)
         within = "" if flat["low"] is None else f" [{percent(flat['low'])}, {percent(flat['high'])}]"
-        texts = {"short": percent(flat["value"]), "said": f"{percent(flat['value'])}{within}", "chance": percent(floor), "top": percent(top)}
-        marks.append(mark | texts)
+        texts = {"short": percent(flat["value"]), "chance": percent(floor), "top": percent(top)}
+        marks.append(mark | texts | {"said": f"{texts['short']}{within}"})
     return _panel(marks, tables, said="closed", share=True) if marks else None
 
 

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from tunescope.report import features_reading as found
+from tunescope.report import features_tables as tables
 from tunescope.report import features_words as words
 from tunescope.report import provenance, reading
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import count, percent, two_digits
 from tunescope.report.page import filled
 
-_LABELS = {"kind": "deltas", "hygiene": "tokens dropped", "held_out": "documents held out", "max_length": "cut at, tokens", "dropped": "tokens",
-           "rows": "rows", "dtype": "stored as"}  # fmt: skip
+_LABELS = {"kind": "deltas", "hygiene": "tokens dropped", "held_out": "documents held out", "max_length": "cut at, tokens",
+           "dropped": "tokens", "rows": "rows", "dtype": "stored as"}  # fmt: skip
 _ASKED = {"architecture": "architecture", "latents": "features", "k": "active", "layers": "layers", "seeds": "seeds", "steps": "steps",
           "controls": "controls", "data_seed": "seed of the data"}  # fmt: skip
 _TEXTS = {"n": "texts", "source": "source", "sampled_from": "sampled from", "sha256": "texts, sha256"}
@@ -63,15 +64,15 @@ def _view(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any]:
     return {
         "version": version, "base": base.get("name") or "the base", "subject": words.subject(payload), "headline": words.headline(payload),
         "flags": words.flags(payload), "warnings": payload.get("warnings") or [], "verdicts": _verdicts(payload), "drawn": set(drawn),
-        "quality": words.quality(payload), "noise_known": any(row.get("noise_r2") is not None for row in payload["verdicts"]),
+        "quality": tables.quality(payload), "noise_known": any(row.get("noise_r2") is not None for row in payload["verdicts"]),
         "panels": [{"title": words.title(key), "asks": words.asks(key), "chart": f"alignment_{order}"}
                    for order, key in enumerate(comparisons(payload)) if f"alignment_{order}" in drawn],
         "alignments": _by_place(payload, drawn, "alignment"), "many": many,
         "reconstructions": _by_place(payload, drawn, "reconstruction"), "densities": _by_place(payload, drawn, "density"),
-        "columns": len(found.names(payload)), "spectrum": words.spectrum(payload), "recovered": _recovered(payload, drawn),
+        "columns": len(found.names(payload)), "spectrum": tables.spectrum(payload), "recovered": _recovered(payload, drawn),
         "maps": [{"title": group, "chart": f"table_{order}", "size": len(labels(payload, group))}
                  for order, group in enumerate(groups(payload)) if f"table_{order}" in drawn],
-        "table_rows": words.table_rows(payload), "definitions": _definitions(payload),
+        "table_rows": tables.table_rows(payload), "definitions": _definitions(payload),
         "identity": _identity(payload), "texts": provenance.told(payload.get("texts") or {}, _TEXTS),
         "read": provenance.told(payload.get("reading") or {}, _LABELS), "asked": provenance.told(payload.get("request") or {}, _ASKED),
         "versions": ", ".join(f"{name} {number}" for name, number in (payload.get("versions") or {}).items()),
@@ -95,16 +96,16 @@ def _verdicts(payload: reading.Payload) -> list[dict[str, Any]]:
 
 def _by_place(payload: reading.Payload, drawn: dict[str, dict], kind: str) -> list[dict[str, Any]]:
     """A panel a place: its chart where it has one, and its rows."""
-    rows = {"alignment": words.alignment, "reconstruction": words.reconstruction}.get(kind)
+    rows = {"alignment": tables.alignment, "reconstruction": tables.reconstruction}.get(kind)
     out = []
     for order, place in enumerate(found.places(payload)):
         chart = f"{kind}_{order}"
         lines = rows(payload, place) if rows else []
-        said = {"reconstruction": words.improvement, "density": _density}.get(kind)
+        said = {"reconstruction": tables.improvement, "density": _density}.get(kind)
         if chart in drawn or lines:
             out.append({
                 "layer": place[0], "name": place[1], "chart": chart if chart in drawn else "", "rows": lines,
-                "said": said(payload, place) if said else "", "origins": words.origins(payload, place),
+                "said": said(payload, place) if said else "", "origins": tables.origins(payload, place),
                 "verdict": found.verdict(payload, place)["verdict"],
             })  # fmt: skip
     return out
@@ -121,7 +122,7 @@ def _recovered(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, An
         return None
     panels = []
     for order, place in enumerate(found.places(payload)):
-        if rows := words.recovered(payload, place):
+        if rows := tables.recovered(payload, place):
             first = found.behaviour(payload, place)[0]
             panels.append({"layer": place[0], "name": place[1], "chart": f"recovered_{order}" if f"recovered_{order}" in drawn else "",
                            "rows": rows, "documents": count(first.get("documents")), "answers": count(first.get("answers"))})  # fmt: skip

@@ -68,7 +68,7 @@ def reconstruction(payload: Payload, place: Place) -> list[Row]:
 
 
 def improvements(payload: Payload, place: Place) -> dict[str, Row]:
-    """"applied" and "recoded": by how many percent the adapter's error is smaller."""
+    """ "applied" and "recoded": by how many percent the adapter's error is smaller."""
     rows = [row for row in at(payload, "alignment", place) if _improves(row)]
     return {row["comparison"].removeprefix("improvement_"): row for row in rows}
 
