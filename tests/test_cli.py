@@ -42,15 +42,39 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 
 def refused(monkeypatch, capsys, *arguments: object) -> str:
-    """The one line on stderr of a refused command, which must exit with 2 and print nothing else."""
+    """The one line on stderr of a refused command, which must exit with 2 and print nothing else but which stage had begun."""
     monkeypatch.setattr(sys, "argv", ["tunescope", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         main()
     said = capsys.readouterr()
     assert stop.value.code == 2
     assert said.out == ""
-    assert said.err.count("\n") == 1, said.err
-    return said.err
+    lines = [line for line in said.err.splitlines(keepends=True) if not line.endswith(" …\n")]
+    assert len(lines) == 1, said.err
+    assert said.err.endswith(lines[0])
+    return lines[0]
+
+
+def test_where_no_bar_can_be_watched_every_stage_is_a_line(place, tmp_path):
+    """One as it begins, none with --json."""
+    asked = ("diff", place / "base", place / "tuned", "--texts", place / "texts.txt", "--out", tmp_path / "out")
+    _, _, said = run(*asked)
+    stages = [line for line in said.splitlines() if line.endswith(" …")]
+    assert len(stages) == len(set(stages)) >= 2
+    assert stages[0] == "reading texts with base …"
+    assert not [line for line in run(*asked, "--json")[2].splitlines() if line.endswith(" …")]
+
+
+def test_a_setting_that_nobody_has_is_told_with_those_there_are(place, monkeypatch, capsys, tmp_path):
+    asked = ("tune", place / "base", "--objective", "causal-lm", "--texts", place / "texts.txt", "--out", tmp_path / "run")
+    said = refused(monkeypatch, capsys, *asked, "--set", "rnk=4")
+    assert "unknown setting of causal-lm by lora 'rnk'; did you mean rank? known: alpha, dropout, rank, targets, weight_decay" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_perturb_says_where_the_model_is(place, tmp_path):
+    asked = ("perturb", place / "base", "--kind", "gaussian", "--sigma", ".05", "--out", tmp_path / "moved")
+    assert f"model    {tmp_path / 'moved'}\n" in run(*asked)[1]
 
 
 def test_diff_prints_a_table_and_writes_the_result(place, tmp_path):

@@ -292,6 +292,14 @@ def test_script_json_cannot_leave_its_element():
     assert json.loads(text)["a"].startswith(HOSTILE_TEXT)
 
 
+def test_the_last_blocks_share_is_told_beside_a_larger_one():
+    payload = example()
+    payload["width"] |= {"shares": [0.05, 0.05, 0.05, 0.06, 0.41, 0.38], "final_share": 0.38}
+    assert "38% of the change lies in the last of 6 blocks, most, 41%, in block 5; spread evenly it would be 17%." in shown(payload)
+    assert "38% of the change in the last block (most, 41%, in block 5)" in " ".join(printed(payload).split())
+    assert "most, " not in printed(example())
+
+
 def test_the_page_says_what_a_reader_needs_without_javascript():
     payload = example()
     text = shown(payload)

@@ -104,7 +104,7 @@ def test_points_carry_loss_distance_scores_and_weights():
     assert [row[0] for row in rows] == ["0", "10", "30", "60"]
     assert rows[1][2] == numbers.three(float(np.mean(losses[7:12])))  # five steps around the tenth
     assert [row[3] for row in rows] == ["0", ".067", ".200", ".400"]
-    assert rows[3][4:6] == [".605 −.040", ".860 +.050"]
+    assert rows[3][4:6] == [".605 −.040 [−.052, −.028] worse", ".860 +.050 [+.030, +.070] better"]
     assert [row[6] for row in rows] == [each["weights_sha256"][:12] + "…" for each in payload["record"]["checkpoints"]]
 
 
@@ -222,8 +222,8 @@ def test_a_logarithmic_axis_has_labels_enough_and_not_too_many(low, times):
 def test_the_headline_says_what_moved_how_far_and_what_came_of_it():
     payload = example_run(tau=5e-4)
     assert run_words.headline(payload) == (
-        "60 steps of contrastive by lora+equal-step moved 294,912 of 109,777,152 parameters (<1%). At step 60 the output was .400 from the "
-        "start by 1 − nps, 43% of the .920 of an unrelated representation."
+        "60 steps of contrastive by lora+equal-step moved 294,912 of 109,777,152 parameters (<1%). At step 60 a text had lost 40% of its "
+        "neighbours at the output (1 − nps .400); in an unrelated representation it would lose 92%."
     )
     assert run_words.outcome_headline(payload) == (
         "At step 60, tuned is worse at scifact (nDCG@10 −.040, 95% −.052 to −.028); tuned is better at topic (accuracy +.050, "
@@ -284,7 +284,9 @@ def test_a_run_that_came_back_says_where_it_was_farthest():
     for row in geometry(payload, "nps"):
         if row["step"] == 60:
             row |= {"value": 1.0, "change": 0.0}
-    assert run_words.distance(payload) == "At step 60 the output was where it began by 1 − nps; farthest at step 30, .200."
+    assert run_words.distance(payload) == (
+        "At step 60 every text had the neighbours it began with at the output (1 − nps 0); most at step 30, 20%."
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,10 +295,10 @@ def test_a_run_that_came_back_says_where_it_was_farthest():
         (lambda row: False, "Nothing was measured on the way, so this page does not say how far it moved."),
         (lambda row: row["step"] == 0, "Only the start was measured, so this page does not say how far it moved."),
         (lambda row: row.get("measure") == "isotropy", "No distance from the start is known, so this page does not say how far it moved."),
-        (lambda row: row.get("where") == "block 2", "At step 60 the block 2 output was .267 from the start by 1 − nps, 29% of the .920 of "
-                                                    "an unrelated representation."),
-        (lambda row: row.get("step") == 30, "At step 30 the output was .200 from the start by 1 − nps, 22% of the .920 of an unrelated "
-                                            "representation."),
+        (lambda row: row.get("where") == "block 2", "At step 60 a text had lost 27% of its neighbours at the block 2 output (1 − nps "
+                                                    ".267); in an unrelated representation it would lose 92%."),
+        (lambda row: row.get("step") == 30, "At step 30 a text had lost 20% of its neighbours at the output (1 − nps .200); in an "
+                                            "unrelated representation it would lose 92%."),
     ],
 )  # fmt: skip
 def test_what_was_measured_is_what_is_said(rows, said):
@@ -333,7 +335,8 @@ def test_groups_without_a_relative_step_are_named_and_not_drawn():
         elif row["group"] == "block 2" and row["step"] == 1:
             row |= {"ratio": 3e9, "weight": 0.0, "state": "zero norm"}
     assert run_words.step_sizes(payload)[1] == (
-        "Rest did not train; block 2 made 1 step from zero norm, where no relative step exists, and that was the optimizer’s own."
+        "What is in no block did not train; block 2 made 1 step from zero norm, where no relative step exists, and that was the "
+        "optimizer’s own."
     )
     sizes = step_sizes_chart.size_rows(payload)
     assert "rest" not in {row["group"] for row in sizes}
@@ -389,7 +392,7 @@ def test_what_is_known_of_a_measure_is_said():
         "invariances": ["rotation"], "reference": "https://arxiv.org/abs/2305.06329", "one_sided": False,
     }  # fmt: skip
     said = shown(changed(example_run(), measures={"nps": about}))
-    assert "the output was .400 from the start by 1 − nps (neighbours kept), 43% of the .920" in said
+    assert "a text had lost 40% of its neighbours at the output (1 − nps .400)" in said
     assert "k/(N − 1)" in said
 
 
@@ -568,3 +571,14 @@ def test_the_charts_are_vega_lite(tmp_path):
         spec.pop("autosize")
         assert vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]).startswith("<svg"), name
         assert spec["description"]
+
+
+def test_what_goes_without_saying_is_not_listed():
+    payload = example_run()
+    payload["record"]["objective"] |= {"head_seed": 7, "head_fitted_steps": 0}
+    payload["record"]["update"] |= {"options": {"rank": 8}, "rank": 8, "family": "bert", "weight_decay_policy": "on matrices"}
+    labels = [row["label"] for row in run_page._asked(payload["record"])]
+    assert {"objective", "its options", "pairs", "items", "schedule"} <= set(labels)
+    assert not {"rank", "family", "head seed", "head fitted for, steps", "weight decay policy", "warmup", "processes"} & set(labels)
+    payload["record"]["objective"]["head_fitted_steps"] = 100
+    assert "head fitted for, steps" in [row["label"] for row in run_page._asked(payload["record"])]

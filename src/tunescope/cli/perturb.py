@@ -157,5 +157,7 @@ def _finish(
     said = [note for model in models.values() for note in model.warnings] if found is None else [f"{found.kind}: {found}"]
     for line in dict.fromkeys(said + [note for draw in (found.draws if found else ()) for note in draw.notes]):
         typer.echo(line)
-    for seed in models:
-        typer.echo(f"compare  tunescope diff {base} {out if len(models) == 1 else out / f'seed-{seed}'}")
+    places = [out if len(models) == 1 else out / f"seed-{seed}" for seed in models]
+    typer.echo(f"model    {'  '.join(map(str, places))}")
+    for place in places:
+        typer.echo(f"compare  tunescope diff {base} {place}")

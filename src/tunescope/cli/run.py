@@ -21,13 +21,13 @@ LOST = 5.0  # seconds after which an interrupt that stopped nothing was dropped 
 
 @contextmanager
 def progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per stage, with time left; on stderr, and only where someone can watch it."""
+    """A bar per stage, with time left, on stderr; where nobody can watch a bar, a line as each stage begins."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not show or not console.is_terminal:
-        yield lambda stage, done, total: None
+        yield _lines() if show and os.environ.get("RANK", "0") == "0" else lambda stage, done, total: None
         return
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn()]
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bars:
@@ -39,6 +39,17 @@ def progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
         yield report
+
+
+def _lines() -> Callable[[str, int, int], None]:
+    begun = set[str]()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in begun:
+            begun.add(stage)
+            say(f"{stage} …")
+
+    return report
 
 
 def say(line: str) -> None:

@@ -170,7 +170,9 @@ def _width(payload: reading.Payload, drawn: dict[str, dict]) -> dict[str, Any] |
     if "width" not in drawn:
         return {"drawn": False, "lead": f"No shares to show: {width.get('reason') or 'none were measured'}.", "caption": ""}
     blocks = len(width["layers"])
-    lead = f"{percent(width.get('final_share'))} of the change lies in the last of {count(blocks)} blocks; "
+    larger = reading.largest_share(payload)
+    lead = f"{percent(width.get('final_share'))} of the change lies in the last of {count(blocks)} blocks"
+    lead += f", {larger}; " if larger else "; "
     lead = (
         f"{lead}spread evenly it would be {percent(1 / blocks)}." if blocks > 1 else "There is one block, so all of the change lies in it."
     )

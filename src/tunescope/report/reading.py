@@ -135,6 +135,15 @@ def noise(payload: Payload, measure: str) -> float | None:
     return max((abs(value) for value in seen if value is not None), default=None)
 
 
+def largest_share(payload: Payload) -> str:
+    """Where most of the change lies, where that is not the last block: "most, 39%, in block 5"; else empty."""
+    width = payload.get("width") or {}
+    shares = [share or 0.0 for share in width.get("shares") or []]
+    if not shares or max(shares) == shares[-1]:
+        return ""
+    return f"most, {percent(max(shares))}, in {width['layers'][shares.index(max(shares))]}"
+
+
 def status(row: dict) -> str:
     """The row's status word, with what a reader must know beside it."""
     words = [str(row.get("status") or "–")]

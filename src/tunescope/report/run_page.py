@@ -11,12 +11,12 @@ from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import count
 from tunescope.report.page import filled
 
-_OBJECTIVE = {"name": "objective", "resolved": "settled as", "head_seed": "seed of a drawn head",
-              "head_fitted_steps": "head fitted for, steps"}  # fmt: skip
+_OBJECTIVE = {"name": "objective", "resolved": "settled as", "head_fitted_steps": "head fitted for, steps"}
 _UPDATE = {"rule": "update rule", "options": "its options", "lr": "learning rate", "tau": "τ", "parameters": "parameters that train",
-           "frozen_parameters": "parameters that do not", "targets": "adapted modules", "weight_decay_policy": "weight decay"}  # fmt: skip
-_LISTS = ("groups", "tensors", "frozen_tensors", "turned_on", "turned_off")  # of the update rule, too long to print or said elsewhere
-_SCHEDULE = {"batch_size": "items a pass", "accumulate": "passes a step", "schedule": "learning rate goes", "clip": "gradients clipped at"}
+           "frozen_parameters": "parameters that do not", "targets": "adapted modules"}  # fmt: skip
+_LEFT = ("groups", "tensors", "frozen_tensors", "turned_on", "turned_off", "family", "weight_decay_policy")  # long, or said elsewhere
+_PLAIN = {"processes": 1, "accumulate": 1, "warmup": 0, "activation_checkpointing": False, "head_fitted_steps": 0}  # go without saying
+_SCHEDULE = {"batch_size": "items a pass", "accumulate": "passes a step", "schedule": "schedule", "clip": "gradients clipped at"}
 _SPEC = {"seed": "seed", "epoch_steps": "steps an epoch", "processes": "processes"}
 
 
@@ -93,16 +93,24 @@ def _paths(payload: reading.Payload, drawn: dict[str, dict]) -> list[dict[str, s
 def _asked(record: dict[str, Any]) -> list[dict[str, str]]:
     """The run as it was asked for, and the hash that names it."""
     spec = record.get("spec") or {}
-    update = {key: value for key, value in (record.get("update") or {}).items() if key not in _LISTS}
-    schedule = {key: value for key, value in (spec.get("schedule") or {}).items() if key not in ("lr", "steps", "epochs")}
-    rows = provenance.told(run_objective.settings(record.get("objective") or {}), _OBJECTIVE) + provenance.told(update, _UPDATE)
+    update = {key: value for key, value in (record.get("update") or {}).items() if key not in _LEFT}
+    update = {key: value for key, value in update.items() if key not in (update.get("options") or {})}
+    schedule = _telling({key: value for key, value in (spec.get("schedule") or {}).items() if key not in ("lr", "steps", "epochs")})
+    asked = _telling(run_objective.settings(record.get("objective") or {}))
+    rows = provenance.told(asked, _OBJECTIVE) + provenance.told(update, _UPDATE)
     for name, data in (spec.get("data") or {}).items():
         rows += provenance.told({name: data} if not isinstance(data, dict) else _data(name, data), {})
-    rows += provenance.told({key: spec[key] for key in _SPEC if key in spec}, _SPEC) + provenance.told(schedule, _SCHEDULE)
+    rows += provenance.told(_telling({key: spec[key] for key in _SPEC if key in spec}), _SPEC) + provenance.told(schedule, _SCHEDULE)
     rows += provenance.told({"spec_sha256": record.get("spec_hash")}, {"spec_sha256": "hash of all this"})
     versions = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
     return rows + provenance.told({"versions": versions}, {})
 
 
+def _telling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those at values that go without saying, and without the seed of heads, which is the run's."""
+    return {key: value for key, value in settings.items() if key != "head_seed" and (key not in _PLAIN or value != _PLAIN[key])}
+
+
 def _data(name: str, data: dict[str, Any]) -> dict[str, Any]:
-    return {(f"{name}_sha256" if key == "sha256" else f"{name} {key}"): value for key, value in data.items()}
+    names = {"sha256": f"{name}_sha256", "count": name}
+    return {names.get(key, f"{name} {key}"): value for key, value in data.items()}

@@ -14,6 +14,8 @@ from tunescope.report.run_reading import Row
 from tunescope.report.thinning import last_steps, window
 
 _NAMED = 4
+_REST = "rest"  # the group of tensors that are in no block
+_NEIGHBOURS = "nps"  # whose change is a share of neighbours
 
 
 def steps_of(payload: reading.Payload) -> int:
@@ -50,6 +52,8 @@ def distance(payload: reading.Payload) -> str:
         return "Only the start was measured, so this page does not say how far it moved."
     last, name, title = known[-1], run_reading.change_name(payload, measure), reading.about(payload, measure)["title"]
     name += f" ({title[0].lower() if title[1:2].islower() else title[0]}{title[1:]})" if title != measure else ""
+    if measure == _NEIGHBOURS:
+        return _neighbours(known, place)
     said = f"At step {count(last['step'])} the {_place(place)} was {three(last['change'])} from the start by {name}"
     if not last["change"]:
         said = f"At step {count(last['step'])} the {_place(place)} was where it began by {name}"
@@ -59,6 +63,20 @@ def distance(payload: reading.Payload) -> str:
     farthest = max(known, key=lambda row: row["change"])
     if three(farthest["change"]) != three(last["change"]):
         said += f"; farthest at step {count(farthest['step'])}, {three(farthest['change'])}"
+    return f"{said}."
+
+
+def _neighbours(known: list[Row], place: str) -> str:
+    """The same of the share of each text's nearest neighbours that changed."""
+    last = known[-1]
+    lost = "every text had the neighbours it began with"
+    if last["change"]:
+        lost = f"a text had lost {percent(last['change'])} of its neighbours"
+    said = f"At step {count(last['step'])} {lost} at the {_place(place)} (1 − nps {three(last['change'])})"
+    said += f"; in an unrelated representation it would lose {percent(last['floor'])}" if last["floor"] and last["change"] else ""
+    farthest = max(known, key=lambda row: row["change"])
+    if percent(farthest["change"]) != percent(last["change"]):
+        said += f"; most at step {count(farthest['step'])}, {percent(farthest['change'])}"
     return f"{said}."
 
 
@@ -164,7 +182,7 @@ def _apart(groups: dict[str, list[Row]]) -> list[str]:
         if counts:
             most = max(counts.values())
             number = f"{'' if len(set(counts.values())) == 1 else 'up to '}{count(most)} step{'s' if most > 1 else ''}"
-            said.append(words.format(_listed(list(counts)), number))
+            said.append(words.format(_listed(["what is in no block" if name == _REST else name for name in counts]), number))
     return [f"{'; '.join(said)[0].upper()}{'; '.join(said)[1:]}."] if said else []
 
 
@@ -186,6 +204,9 @@ def _listed(names: list[str]) -> str:
 
 
 def score(row: Row | None) -> dict[str, str]:
-    """An outcome in a table: where it stands, and its difference from the start."""
-    known = row is not None and row.get("delta") is not None and row["step"] > 0
-    return {"score": amount((row or {}).get("tuned")), "delta": signed(row["delta"]) if row and known else ""}
+    """An outcome in a table: where it stands, and its difference from the start, with interval and verdict."""
+    if row is None or row.get("delta") is None or not row["step"]:
+        return {"score": amount((row or {}).get("tuned")), "delta": "", "verdict": ""}
+    reach = outcome_words.reach(row).replace(" to ", ", ")
+    delta = f"{signed(row['delta'])}{f' [{reach}]' if reach else ''}"
+    return {"score": amount(row.get("tuned")), "delta": delta, "verdict": row["verdict"]}

@@ -51,7 +51,7 @@ def step_sizes(payload: reading.Payload, tables: Tables) -> Any | None:
     y = alt.Y("ratio:Q", axis=amounts, scale=alt.Scale(type="log", domain=[low, high], nice=False))
     blocks, rest = ([row for row in rows if (row["block"] is None) == outside] for outside in (False, True))
     deepest = max((row["block"] for row in blocks), default=1)
-    depth = alt.Color("block:Q", scale=alt.Scale(domain=[1 - 0.5 * deepest, max(deepest, 1)], range=RAMP), legend=None)
+    depth = alt.Color("block:Q", scale=alt.Scale(domain=[1 - 0.8 * deepest, max(deepest, 1)], range=RAMP), legend=None)
     told = [alt.Tooltip("group:N"), alt.Tooltip("at:N", title="step"), alt.Tooltip("said:N", title="|Δ|/|W|")]
     told += [alt.Tooltip("reach:N", title="between")] if any(row["reach"] for row in rows) else []
     parts = _tau(tables, tau, y)
@@ -63,7 +63,7 @@ def step_sizes(payload: reading.Payload, tables: Tables) -> Any | None:
                 parts.append(base.mark_area(opacity=0.1).encode(x=x, **band, **ink))
             parts.append(base.mark_line(strokeWidth=1.6).encode(x=x, y=y, detail="group:N", **ink))
             parts.append(base.mark_point(filled=True, size=60, opacity=0).encode(x=x, y=y, tooltip=told))
-    parts += _names(tables, rows, tau, low, high, x)
+    parts += _names(tables, rows, tau, low, high, x, depth)
     said = f"Relative step size of {count(len(run_reading.groups(payload)))} groups of tensors over {rows[-1]['at']} steps"
     return alt.layer(*parts).properties(height=HEIGHT, description=said)
 
@@ -91,17 +91,20 @@ def _tau(tables: Tables, tau: float | None, y: Any) -> list:
     return [tables([{"ratio": tau}]).mark_rule(color=LIGHT["ink"], strokeWidth=1.4, strokeDash=[6, 3]).encode(y=y)]
 
 
-def _names(tables: Tables, rows: list[Row], tau: float | None, low: float, high: float, x: Any) -> list:
-    """Groups by name at the right ends of their lines; of many, the first and last block and what is in none. And τ."""
+def _names(tables: Tables, rows: list[Row], tau: float | None, low: float, high: float, x: Any, depth: Any) -> list:
+    """Groups by name at the right ends of their lines, in their colours; of many, the first and last block and what is in none. And τ."""
+    import altair as alt
+
     ends = list({row["group"]: row for row in rows}.values())
     numbered = [end["block"] for end in ends if end["block"] is not None]
     if len(ends) > _NAMED:
         ends = [end for end in ends if end["block"] in (None, min(numbered, default=0), max(numbered, default=0))]
-    words = [(end["group"][:14], end["ratio"], LIGHT["control_0"] if end["block"] is None else LIGHT["muted"]) for end in ends]
-    words += [(f"τ {stated(tau)}", tau, LIGHT["ink"])] if tau else []
-    pixel = [math.log(high / ratio) / math.log(high / low) * HEIGHT for _, ratio, _ in words]
+    words = [(end["group"][:14], end["ratio"], end["block"], LIGHT["control_0"]) for end in ends]
+    words += [(f"τ {stated(tau)}", tau, None, LIGHT["ink"])] if tau else []
+    pixel = [math.log(high / ratio) / math.log(high / low) * HEIGHT for _, ratio, _, _ in words]
     labels = []
-    for (said, _, ink), centre in zip(words, spread(pixel, [LINE_PX] * len(words), 0, HEIGHT), strict=True):
-        named = tables([{"step": max(row["step"] for row in rows), "said": said}])
-        labels.append(named.mark_text(align="left", baseline="middle", dx=7, y=centre, color=ink).encode(x=x, text="said:N"))
+    for (said, _, block, ink), centre in zip(words, spread(pixel, [LINE_PX] * len(words), 0, HEIGHT - LINE_PX), strict=True):
+        named = tables([{"step": max(row["step"] for row in rows), "said": said, "block": block}])
+        colour = {"color": alt.value(ink) if block is None else depth}
+        labels.append(named.mark_text(align="left", baseline="middle", dx=7, y=centre).encode(x=x, text="said:N", **colour))
     return labels

@@ -147,7 +147,8 @@ def _lines(payload: reading.Payload, measure: str) -> list[str]:
         said.append(f"peak at {names.get(locality['peak_layer'], locality['peak_layer'])}")
     width = payload.get("width") or {}
     if width.get("final_share") is not None:
-        said.append(f"{percent(width['final_share'])} of the change in the last block")
+        larger = plain(reading.largest_share(payload))
+        said.append(f"{percent(width['final_share'])} of the change in the last block{f' ({larger})' if larger else ''}")
     if said:
         lines.append("where: " + ", ".join(said))
     lines += [plain(line) for line in weight_table.summary(payload)]

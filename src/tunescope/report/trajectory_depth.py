@@ -13,6 +13,7 @@ from tunescope.report.theme import LIGHT, RAMP
 
 HEIGHT = 210
 MOST = 24  # lines of a panel
+_WORD = 0.3  # of a panel's width, at most, that a word takes
 
 
 def shown_points(payload: reading.Payload, measure: str) -> list[int]:
@@ -107,8 +108,9 @@ def _floor(tables: Tables, rows: list[Row], x: Any, y: Any, *, inside: bool) -> 
     height = alt.Y("floor:Q", axis=y["axis"], scale=y["scale"])
     ends = [known[0] | {"i": first}, *known, known[-1] | {"i": known[-1]["i"] + 0.45}]
     line = tables(ends).mark_line(color=LIGHT["floor"], strokeDash=[4, 3], strokeWidth=1.2).encode(x=x, y=height)
-    said = tables([{"i": first, "floor": known[0]["floor"], "said": "chance"}])
-    return [line, said.mark_text(**word, baseline="top", dy=4).encode(x=x, y=height, text="said:N")]
+    beside = [row["floor"] for row in ends if row["i"] <= first + _WORD * (ends[-1]["i"] - first)]
+    said = tables([{"i": first, "floor": max(beside), "said": "chance"}])  # above the line wherever the word reaches
+    return [line, said.mark_text(**word, baseline="bottom", dx=4, dy=-4).encode(x=x, y=height, text="said:N")]
 
 
 def _names(tables: Tables, rows: list[Row], low: float, top: float, x: Any) -> list:

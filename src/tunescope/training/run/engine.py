@@ -68,7 +68,7 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
             _keep_base(setup, folder.path / BASE)
     for line in (*record["warnings"], _said(spec, setup, request, snapshot)):
         around.announce(line)
-    record["head_fit"] = fit_drawn_head(learner, data, request) if fitted is None else fitted
+    record["head_fit"] = _fitted(learner, data, request, around) if fitted is None else fitted
     trainer = RunTrainer(setup, data, order, arguments, tau=request.tau)
     keeping = RunKeeping(trainer, folder, checkpoints=spec.checkpoints, every=_every(spec), progress=around.progress)
     for callback in (keeping, *watching, *around.callbacks):
@@ -85,6 +85,16 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
             keeping.write_curves()
     record["ended"] = {"step": len(trainer.losses), "stopped": next((each.stopped for each in watching if each.stopped), None)}
     return _finish(trainer, folder, record)
+
+
+def _fitted(learner: Learner, data: RunData, request: Request, around: Surroundings) -> list[float]:
+    """The losses of a head that is fitted first, and that it was."""
+    if request.objective.head != "fitted":
+        return fit_drawn_head(learner, data, request)
+    around.announce(f"the head is fitted on {request.fit_batches:,} batches first, the body as it is")
+    losses = fit_drawn_head(learner, data, request)
+    around.announce(f"the head is fitted: its loss went from {losses[0]:.3f} to {losses[-1]:.3f}")
+    return losses
 
 
 def _keep_base(setup: RunSetup, place: Path) -> None:
