@@ -155,7 +155,7 @@ def _recovered(places: list[tuple[int, str]]) -> dict[str, Any]:
     rows = []
     for layer, name in places:
         for spliced, closed in (("zero", 0.0), ("mean delta", 0.136), ("seed 0", 0.447), ("seed 1", 0.452), ("true delta", 0.556)):
-            shares = {key: closed for key in ("closed", "loss_closed", "of_true")}
+            shares = dict.fromkeys(("closed", "loss_closed", "of_true"), closed)
             ends = {f"{key}_{end}": closed + shift for key in shares for end, shift in (("low", -0.009), ("high", 0.009))}
             rows.append({
                 "adapter": name, "layer": layer, "spliced": spliced, "reference": not spliced.startswith("seed"), **shares, **ends,

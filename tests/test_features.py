@@ -103,6 +103,13 @@ def test_features_are_read_one_by_one(found):
     assert len(strongest["nearest"]) == 3
 
 
+def test_pages_are_written_and_name_one_another(found):
+    pages = {entry.name for entry in found.folder.glob("*.html")}
+    assert pages == {"report.html"} | {f"features-{name}-layer-{layer}.html" for layer, name in ALL}
+    report = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert all(page in report for page in pages - {"report.html"})
+
+
 def test_a_random_models_body_has_no_behaviour_to_recover_and_says_so(found):
     assert found.payload["recovered"] is None
     assert any("behaviour recovered is not measured" in said for said in found.warnings)

@@ -14,8 +14,9 @@ from tunescope.activations.manifest import shown
 from tunescope.comparison.features.payload import FILE, SCHEMA
 from tunescope.errors import FormatError, OutputError
 from tunescope.folders import locked, writable_folder, write_whole
+from tunescope.report import feature_page, features_report, page_name
 
-ASKED = "request.json"
+ASKED, REPORT = "request.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,19 @@ class FeatureFolder:
     def keep_features(self, place: dict[str, Any], features: dict[str, Any]) -> None:
         """The features of one place, as they are read one by one."""
         self.features.mkdir(exist_ok=True)
-        file = self.features / f"{place['name']}-layer-{place['layer']}.json"
-        write_whole(file, json.dumps(place | features, ensure_ascii=False, allow_nan=False))
+        write_whole(self._of(place), json.dumps(place | features, ensure_ascii=False, allow_nan=False))
 
     def finish(self, payload: dict[str, Any]) -> None:
-        """The result is written, last of all; checkpoints are no longer needed."""
+        """The pages are written, then the result; checkpoints are no longer needed."""
+        for row in payload["pages"]:
+            place = row["layer"], row["name"]
+            write_whole(self.path / page_name(place), feature_page(payload, place, json.loads(self._of(row).read_text(encoding="utf-8"))))
+        write_whole(self.path / REPORT, features_report(payload))
         write_whole(self.path / FILE, json.dumps(payload, ensure_ascii=False, allow_nan=False, indent=1))
         shutil.rmtree(self.training, ignore_errors=True)
+
+    def _of(self, place: dict[str, Any]) -> Path:
+        return self.features / f"{place['name']}-layer-{place['layer']}.json"
 
     def _agree(self, asked: dict[str, Any]) -> None:
         place = self.path / ASKED

@@ -72,6 +72,7 @@ class Work:
             **found,
             "tables": _tables(trained, spectra, list(self.tuned)),
             "recovered": recovered,
+            "pages": [{"layer": layer, "name": name} for layer, name in trained],
             "definitions": DEFINITIONS,
             "warnings": sorted({*corpus.warnings, *unsaid, *(said for model in models for said in model.warnings)}),
             "versions": versions(),
