@@ -82,17 +82,24 @@ def _legend() -> list[str]:
 
 
 def _controls(payload: reading.Payload) -> list[str]:
-    """A line a layer."""
+    """A line a layer; of several tuned models the range of their controls."""
     lines = []
     for layer in found.layers(payload):
-        said = []
+        groups: dict[str, list[found.Row]] = {}
         for row in found.controls(payload, layer):
-            name = row["control"] + (f" {row['name']}" if row.get("name") and len(found.names(payload)) > 1 else "")
-            if row.get("r2"):
-                said.append(
-                    f"{name} R² {three(row['r2']['value'])}, cosine {three(row['one_to_one_cosine'])} (floor {three(row['floor'])})"
-                )
-            else:
-                said.append(f"{name} |Δ|/|x| {two_digits(row.get('relative'))}")
-        lines += [f"controls, layer {layer}: {'; '.join(said)}"] if said else []
+            groups.setdefault(row["control"], []).append(row)
+        lines += [f"controls, layer {layer}: {'; '.join(_control(name, rows) for name, rows in groups.items())}"] if groups else []
     return lines
+
+
+def _control(name: str, rows: list[found.Row]) -> str:
+    rebuilt = [row["r2"]["value"] for row in rows if row.get("r2")]
+    if not rebuilt:
+        return f"{name} |Δ|/|x| {two_digits(rows[0].get('relative'))}"
+    cosines, floors = ([row[key] for row in rows if row.get(key) is not None] for key in ("one_to_one_cosine", "floor"))
+    return f"{name} R² {_range(rebuilt)}, cosine {_range(cosines)} (floor {_range(floors)})"
+
+
+def _range(values: list[float]) -> str:
+    ends = list(dict.fromkeys((three(min(values, default=None)), three(max(values, default=None)))))
+    return " to ".join(ends)

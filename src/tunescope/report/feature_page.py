@@ -12,7 +12,6 @@ from tunescope.report import reading
 from tunescope.report.numbers import count, three, two_digits
 from tunescope.report.page import filled, script_json
 
-BACK = "report.html"
 SORTS = {  # what the list is in the order of, and whether the largest stands first
     "explained": ("explained share", True),
     "density": ("density", True),
@@ -57,7 +56,7 @@ def _view(payload: reading.Payload, place: found.Place, read: dict[str, Any], li
     row = next(iter(found.at(payload, "verdicts", place)), None)
     version = payload.get("tunescope", "")
     return {
-        "version": version, "layer": layer, "name": name, "back": BACK,
+        "version": version, "layer": layer, "name": name, "back": found.PAGE,
         "verdict": row and {"word": row["verdict"], "status_class": words.verdict_class(row["verdict"]),
                             "sentence": words.sentence(payload, place)},
         "flags": [flag for flag, raw in zip(words.flags(payload), payload.get("flags") or [], strict=True)

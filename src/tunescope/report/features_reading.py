@@ -10,6 +10,7 @@ from tunescope.report.reading import Payload
 
 Row = dict[str, Any]
 Place = tuple[int, str]  # a layer and a tuned model
+PAGE = "report.html"
 CONTROL = "control-"  # how the names of controls' deltas begin
 NOISE = "noise"
 UNEXPLAINED, REUSED_SHARE = "unexplained_share", "reused_share"
