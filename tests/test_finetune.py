@@ -169,8 +169,11 @@ def test_a_drawn_head_learns_beside_an_adapter_unless_told_otherwise(tmp_path, t
 
 def test_a_head_can_be_fitted_first_with_the_body_as_it_is(tmp_path):
     base = save_model(tmp_path / "bare")
-    run = run_of(base, update="lora", settings={"head": "fitted"}, fit_batches=30, out=tmp_path / "run")
+    said = []
+    run = run_of(base, update="lora", settings={"head": "fitted"}, fit_batches=30, out=tmp_path / "run", announce=said.append)
     fit = run.record["head_fit"]
+    assert "the head is fitted on 30 batches first, the body as it is" in said
+    assert f"the head is fitted: its loss went from {fit[0]:.3f} to {fit[-1]:.3f}" in said
     assert len(fit) == 30
     assert sum(fit[-5:]) < sum(fit[:5])
     acts = [ts.capture(model, TEXTS).sites["output"] for model in (ts.load_model(str(base)), run.checkpoint(0))]

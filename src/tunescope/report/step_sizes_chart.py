@@ -92,9 +92,7 @@ def _tau(tables: Tables, tau: float | None, y: Any) -> list:
 
 
 def _names(tables: Tables, rows: list[Row], tau: float | None, low: float, high: float, x: Any, depth: Any) -> list:
-    """Groups by name at the right ends of their lines, in their colours; of many, the first and last block and what is in none. And τ."""
-    import altair as alt
-
+    """Groups by name at the right ends of their lines; of many, the first and last block and what is in none. And τ."""
     ends = list({row["group"]: row for row in rows}.values())
     numbered = [end["block"] for end in ends if end["block"] is not None]
     if len(ends) > _NAMED:
@@ -105,6 +103,9 @@ def _names(tables: Tables, rows: list[Row], tau: float | None, low: float, high:
     labels = []
     for (said, _, block, ink), centre in zip(words, spread(pixel, [LINE_PX] * len(words), 0, HEIGHT - LINE_PX), strict=True):
         named = tables([{"step": max(row["step"] for row in rows), "said": said, "block": block}])
-        colour = {"color": alt.value(ink) if block is None else depth}
-        labels.append(named.mark_text(align="left", baseline="middle", dx=7, y=centre).encode(x=x, text="said:N", **colour))
+        shade = block is not None  # a pale line has a pale mark before its name, since pale words could not be read
+        if shade:
+            labels.append(named.mark_square(size=36, opacity=1, xOffset=10, y=centre).encode(x=x, color=depth))
+        text = {"align": "left", "baseline": "middle", "dx": 17 if shade else 7, "y": centre, "color": LIGHT["muted"] if shade else ink}
+        labels.append(named.mark_text(**text).encode(x=x, text="said:N"))
     return labels
