@@ -291,7 +291,7 @@ def test_the_trainer_accumulates_clips_schedules_saves_and_resumes(tmp_path):
 def test_autocast_with_float32_weights_is_accepted_and_16_bit_weights_are_not():
     for dtype in (torch.bfloat16, torch.float16):
         model = tiny_model().to(dtype)
-        message = f"equal steps were asked for on {str(dtype)[6:]} weights.*load the model in float32 and use autocast"
+        message = f"{str(dtype)[6:]} weights are to be trained.*load the model in float32 and use autocast"
         with pytest.raises(InputError, match=message):
             ts.EqualStep(AdamW(model.parameters()), model, tau=TAU)
     model = tiny_model()

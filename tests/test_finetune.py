@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, TrainerCallback
 
 import tunescope as ts
-from tiny_models import TEXTS, save_model, tiny_model, tokenizer_for
+from tiny_models import TEXTS, save_model, save_sentence_transformer, tiny_model, tokenizer_for
 from tunescope.errors import ActivationError, InputError, ModelError, OutputError, TunescopeError, UnknownName
 from tunescope.training.objectives import Learner, make_objective
 from tunescope.training.run.data import RunCollator, RunData, RunOrder
@@ -178,6 +178,18 @@ def test_a_head_can_be_fitted_first_with_the_body_as_it_is(tmp_path):
     assert sum(fit[-5:]) < sum(fit[:5])
     acts = [ts.capture(model, TEXTS).sites["output"] for model in (ts.load_model(str(base)), run.checkpoint(0))]
     assert torch.equal(*acts)
+
+
+def test_a_head_is_fitted_beside_layers_that_the_checkpoint_holds(tmp_path):
+    """The Dense layer of the embedding is the base's: LoRA leaves it alone, and so does fitting the vocabulary head beside it."""
+    base = save_sentence_transformer(tmp_path / "st", dense=8)
+    asked = {"objective": "mlm,contrastive", "settings": {"mlm.head": "fitted"}, "update": "lora", "pairs": PAIRS, "texts": None}
+    run = run_of(base, **asked, fit_batches=5, steps=4, checkpoints=[2], out=tmp_path / "run")
+    before = load_file(base / "2_Dense" / "model.safetensors")["linear.weight"]
+    for model in (run.model, ts.load_model(str(tmp_path / "run"))):
+        dense = next(p for layer in model.output.layers for p in layer.parameters() if p.shape == before.shape)
+        assert torch.equal(dense, before)
+    assert run.record["head_fit"]
 
 
 def test_every_block_moves_by_tau_of_a_paired_run(bert, tmp_path):
@@ -510,10 +522,30 @@ def labelled_file(folder: Path) -> Path:
         ({"update": "equal-step", "tau": "nowhere"}, InputError, "the folder of a run, or paired"),
         ({"update": "lora", "options": {"rank": "abc"}}, InputError, "give a number"),
         ({"seed": -1}, InputError, "whole number from 0"),
+        ({"fit_batches": True}, InputError, "fit_batches=True was asked for"),
+        ({"max_length": 0}, InputError, "max_length=0 was asked for; give a whole number from 2$"),
+        ({"max_length": -3}, InputError, "max_length=-3"),
+        ({"max_length": 5.5}, InputError, "max_length=5.5"),
+        ({"objective": "mlm:100", "keep": TEXTS}, InputError, "'mlm:100' asked for; a weight is against another objective"),
+        ({"train_drawn_head": False}, InputError, "mlm runs through no drawn head"),
+        ({"loading": {"dtype": "bfloat16"}}, InputError, "^bfloat16 weights are to be trained"),
+        ({"checkpoints": 1}, InputError, "checkpoints=1 asked for; give a list"),
+        ({"checkpoints": ["a"]}, InputError, "a checkpoint at 'a' was asked for; give numbers of steps"),
+        ({"schedule": {"lr": "a"}}, InputError, "lr='a' was asked for; give a number above 0$"),
+        ({"schedule": {"lr": True}}, InputError, "lr=True was asked for"),
+        ({"schedule": {"clip": -1}}, InputError, "clip=-1 was asked for; give a number from 0$"),
+        ({"schedule": {"clip": math.nan}}, InputError, "clip=nan was asked for"),
+        ({"options": {"weight_decay": math.nan}}, InputError, "weight_decay=nan was asked for"),
         ({"steps": 2.5}, InputError, "whole number from 1"),
         ({"schedule": {"warmup": -1}}, InputError, "warmup=-1"),
         ({"log_to": ["wand"]}, InputError, "the Trainer does not take this"),
-        ({"trainer": {"max_steps": 3}}, InputError, "which the run sets itself"),
+        ({"trainer": {"max_steps": 3}}, InputError, "which the run sets itself or makes nothing of; give steps instead"),
+        ({"trainer": {"learning_rate": 1.0}}, InputError, r"give schedule={'lr': …} instead"),
+        ({"trainer": {"optim": "sgd"}}, InputError, "'optim': ….* it takes dataloader_in_order"),
+        ({"trainer": {"label_smoothing_factor": 0.5}}, InputError, "label_smoothing_factor"),
+        ({"trainer": {"gradient_checkpointing": True}}, InputError, "activation_checkpointing"),
+        ({"trainer": {"eval_strategy": "steps"}}, InputError, "eval_strategy"),
+        ({"trainer": {"neftune_noise_alpha": 5}}, InputError, "neftune_noise_alpha"),
         ({"trainer": {"nonsense": 3}}, InputError, "the Trainer does not take this"),
         ({"trajectory": True}, InputError, "arguments of TrajectoryCallback"),
         ({"trajectory": {"sample": 100}}, UnknownName, "unknown entry of trajectory .*'sample'"),
@@ -529,6 +561,35 @@ def test_what_cannot_be_run_is_one_line_and_nothing_is_written(bert, tmp_path, c
         run_of(bert, out=tmp_path / "run", **changes)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_before_its_first_model_leaves_nothing(bert, tmp_path):
+    """A folder that was not there goes, one that was empty is empty again, and of one with a paired run that alone stays."""
+
+    def broken(line):
+        if (place / "run.json").is_file():
+            raise RuntimeError("broken")
+
+    (tmp_path / "empty").mkdir()
+    for name, more, left in (("new", {}, None), ("empty", {}, []), ("equal", {"update": "equal-step", "tau": "paired"}, ["paired"])):
+        place = tmp_path / name
+        with pytest.raises(RuntimeError, match="broken"):
+            run_of(bert, out=place, announce=broken, **more)
+        assert (sorted(each.name for each in place.iterdir()) if place.is_dir() else None) == left
+    assert len(run_of(bert, out=tmp_path / "equal", update="equal-step", tau="paired", resume=True).losses) == 6
+
+
+def test_a_logger_that_is_not_installed_is_named(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    with pytest.raises(InputError, match="the Trainer does not take this: TensorBoardCallback requires tensorboard"):
+        run_of(bert, out=tmp_path / "run", log_to=["tensorboard"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_loss_that_is_no_number_is_not_put_down_to_the_learning_rate(bert):
+    """Cosines over 1e-40, a subnormal number, are infinite in float32."""
+    with pytest.raises(ActivationError, match=r"the loss at step 1 is nan; nothing was learnt before it.*settings of simcse"):
+        run_of(bert, objective="simcse", settings={"temperature": 1e-40})
 
 
 def test_a_loss_that_is_no_number_stops_the_run(bert):

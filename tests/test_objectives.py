@@ -187,12 +187,16 @@ def test_names_and_settings_that_nobody_knows():
     [
         ("mlm", {"share": 1.5}, "share=1.5 of the tokens was asked for"),
         ("mlm", {"head": "new"}, "head='new' was asked for; known: own, random, fitted"),
+        ("mlm", {"share": "x"}, "share='x' of the tokens was asked for"),
+        ("mlm", {"share": None}, "share=None of the tokens was asked for"),
         ("simcse", {"temperature": 0}, "temperature=0 was asked for; give a number above 0"),
+        ("simcse", {"temperature": True}, "temperature=True was asked for"),
         ("simcse", {"pooling": "max"}, "known: auto, cls, mean, last"),
         ("contrastive", {"chunk": 0}, "chunk=0 texts at a time"),
         ("classify", {"classes": 1}, "give a whole number from 2"),
         ("mixture", {"parts": (SimCSE(),), "weights": (1.0,)}, "give two or more, a weight each"),
         ("mixture", {"parts": (SimCSE(), MaskedLM()), "weights": (1.0, -1.0)}, "give numbers above 0"),
+        ("mixture", {"parts": (SimCSE(), MaskedLM()), "weights": (1.0, "2")}, "give numbers above 0"),
         ("preserve", {"objective": SimCSE(), "kind": "l2"}, "known: kl, features"),
     ],
 )

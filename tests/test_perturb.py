@@ -190,5 +190,11 @@ def test_idle_and_impossible_arguments_are_refused(pair):
         ts.perturb(base, kind="random-rank", like=tuned, scale=-1)
     with pytest.raises(InputError, match="has the very weights of"):
         ts.perturb(base, kind="random-direction", like=base)
+    with pytest.raises(InputError, match=r"layers=3 asked for; give a list of them, such as \[1, 2\]"):
+        ts.perturb(base, kind="gaussian", sigma=0.1, layers=3)
+    with pytest.raises(InputError, match="seed=1.5 was asked for; give a whole number from 0 to 4,294,967,295"):
+        ts.perturb(base, kind="gaussian", sigma=0.1, seed=1.5)
+    with pytest.raises(InputError, match="an amount must be a finite number, got True"):
+        ts.perturb(base, kind="gaussian", sigma=True)
     with pytest.raises(InputError, match="no layers to move were named"):
         ts.perturb(base, kind="gaussian", sigma=0.1, layers=[])

@@ -585,6 +585,20 @@ def test_a_plateau_is_where_the_distance_from_the_start_stops_growing(name):
     assert ts.plateau(rows) == expected
 
 
+def test_a_plateau_is_read_off_whatever_holds_a_trajectory(tmp_path):
+    changes, expected = PLATEAUS["stops"]
+    rows = [{"kind": "geometry", "step": 10 * i, "measure": "nps", "where": "output", "change": change} for i, change in enumerate(changes)]
+    (tmp_path / "trajectory.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, {"kind": "retrieval", "step": 10}]))
+    for given in (tmp_path, str(tmp_path / "trajectory.jsonl"), ts.read_trajectory(tmp_path), rows):
+        assert ts.plateau(given) == expected
+    with pytest.raises(UnknownName, match="unknown measure of this trajectory 'npss'; did you mean nps"):
+        ts.plateau(rows, measure="npss")
+    with pytest.raises(UnknownName, match="unknown place of this trajectory 'block 99'; known: output"):
+        ts.plateau(rows, where="block 99")
+    with pytest.raises(InputError, match="or its rows; got Trajectory"):
+        ts.plateau(ts.Trajectory.of([(0, 0.0), (1, 1.0)], name="run"))
+
+
 def test_a_property_of_one_side_has_no_plateau():
     with pytest.raises(InputError, match="a plateau of isotropy was asked for; it is a property of one model"):
         ts.plateau([], measure="isotropy")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +16,9 @@ from torch import nn
 from transformers import TrainerCallback
 
 from tunescope.errors import InputError, UnknownName
+from tunescope.training.number_ranges import SEED, Number, check_numbers
 from tunescope.training.objectives import Objective
-from tunescope.training.objectives.reader import LENGTH
+from tunescope.training.objectives.reader import LEAST_LENGTH, LENGTH
 from tunescope.training.run.asked import read_objective
 from tunescope.training.run.engine import execute
 from tunescope.training.run.folder import PAIRED, RunFolder
@@ -104,15 +105,17 @@ def finetune(
             schedule=_schedule(schedule, steps, epochs),
             seed=seed,
             max_length=max_length,
-            points=tuple(checkpoints),
+            points=_points(checkpoints),
             train_drawn_head=train_drawn_head,
             fit_batches=fit_batches,
             trajectory=trajectory,
         )
-        _check(seed, fit_batches, trajectory)
+        _check(seed, fit_batches, max_length, trajectory)
         around = Surroundings(
             tuple(callbacks), tuple(log_to), dict(trainer or {}), dict(loading or {}), progress, _once(announce), in_memory=out is None
         )
+        if not resume:
+            stack.enter_context(folder.kept_once_begun())
         request = replace(request, tau=_tau(tau, base, request, folder, around))
         run = execute(base, request, folder, around, resume=resume)
         return run if out is not None else replace(run, folder=None)
@@ -124,6 +127,12 @@ def _schedule(given: Mapping[str, Any] | None, steps: int | None, epochs: float 
     except TypeError as error:
         known = ", ".join(each.name for each in fields(Schedule) if each.name not in ("steps", "epochs"))
         raise InputError(f"schedule={dict(given or {})} asked for; its fields are {known}") from error
+
+
+def _points(given: Any) -> tuple[float, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"checkpoints={given!r} asked for; give a list of numbers, such as [1, 3, 5]")
+    return tuple(given)
 
 
 def _once(announce: Callable[[str], None]) -> Callable[[str], None]:
@@ -152,7 +161,8 @@ def _tau(asked: float | str | Path | None, base: Any, request: Request, folder: 
     around.announce(f"first the paired run, by '{rule.on.name}' without equal steps")
     place = RunFolder(folder.path / PAIRED)
     paired = replace(request, rule=rule.on, points=(), trajectory=None)
-    return execute(base, paired, place, around, resume=place.begun).tau
+    with nullcontext() if place.begun else place.kept_once_begun():
+        return execute(base, paired, place, around, resume=place.begun).tau
 
 
 def _given_tau(asked: float | str | Path | None, rule: EqualStepped, around: Surroundings) -> float:
@@ -171,11 +181,9 @@ def _given_tau(asked: float | str | Path | None, rule: EqualStepped, around: Sur
     return tau
 
 
-def _check(seed: int, fit_batches: int, trajectory: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"seed={seed!r} asked for; give a whole number from 0 to {2**32 - 1}")
-    if not isinstance(fit_batches, int) or fit_batches < 1:
-        raise InputError(f"fit_batches={fit_batches!r} asked for; give a whole number from 1")
+def _check(seed: int, fit_batches: int, max_length: int, trajectory: Any) -> None:
+    given = {"seed": seed, "fit_batches": fit_batches, "max_length": max_length}
+    check_numbers("", given, {"seed": SEED, "fit_batches": Number(whole=True, least=1), "max_length": LEAST_LENGTH})
     if trajectory is None:
         return
     if not isinstance(trajectory, Mapping):

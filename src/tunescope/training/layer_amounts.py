@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tunescope.errors import InputError
 from tunescope.models import Model
 from tunescope.models.anatomy import Anatomy
+from tunescope.training.number_ranges import Number
 
 REST = "rest"  # final norm and whatever else is neither embeddings nor a block
 Amount = float | Mapping[int | str, float]
@@ -30,6 +30,8 @@ class LayerAmounts:
         """Checked against the layers of `model`. Raises InputError: a layer it lacks, no layers, both a mapping and layers, no number."""
         if isinstance(amount, Mapping) and layers is not None:
             raise InputError("an amount a layer and layers= were both given; the mapping names the layers, leave layers out")
+        if layers is not None and (isinstance(layers, str) or not isinstance(layers, Iterable)):
+            raise InputError(f"layers={layers!r} asked for; give a list of them, such as [1, 2]")
         chosen = tuple(amount) if isinstance(amount, Mapping) else None if layers is None else tuple(dict.fromkeys(layers))
         last = model.anatomy.n_layers
         if chosen is not None and not all(part == REST or part in range(last + 1) for part in chosen):
@@ -37,7 +39,7 @@ class LayerAmounts:
         if chosen == ():
             raise InputError("no layers to move were named; leave layers out to move all of them")
         values = amount.values() if isinstance(amount, Mapping) else (amount,)
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        if not all(map(Number().holds, values)):
             raise InputError(f"an amount must be a finite number, got {amount}")
         return cls(amount, chosen, model.anatomy)
 

@@ -14,6 +14,7 @@ from tunescope.models.placement import check_in_memory
 from tunescope.training.disturb import leave_dropout_on, rounded_weights
 from tunescope.training.interpolate import interpolate
 from tunescope.training.layer_amounts import Amount, LayerAmounts
+from tunescope.training.number_ranges import SEED, check_numbers
 from tunescope.training.tuned_change import TunedChange, plain_copy, tuned_changes
 
 # What every kind is told its size by, beside seed and name.
@@ -60,6 +61,7 @@ def perturb(
 
     Raises: UnknownName (kind), InputError (a missing, unfitting or idle argument; no dropout to leave on), ModelError (offloaded).
     """
+    check_numbers("", {"seed": seed}, {"seed": SEED})
     given = {"sigma": sigma, "bits": bits, "scale": scale, "alpha": alpha, "like": like, "layers": layers}
     _check_given(kind, {key for key, value in given.items() if value is not None}, like)
     check_in_memory(model.module, name=model.name, what="perturb")

@@ -85,8 +85,8 @@ class StepGroups:
         half = next((parameter for parameter, _ in pairs if parameter.dtype in _HALF), None)
         if half is not None:
             raise InputError(
-                f"equal steps were asked for on {str(half.dtype).removeprefix('torch.')} weights, where most of a step of τ = 5e-4 is "
-                "lost to rounding; load the model in float32 and use autocast (bf16=True of the Trainer)"
+                f"{str(half.dtype).removeprefix('torch.')} weights are to be trained, and most of a step of 5e-4 of a weight is lost to "
+                "their rounding; load the model in float32 and use autocast (bf16=True of the Trainer, precision='bfloat16' of a run)"
             )
         return [parameter for parameter, _ in pairs], [label for _, label in pairs]
 

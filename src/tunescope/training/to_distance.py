@@ -10,6 +10,7 @@ from typing import Any
 from tunescope.errors import ActivationError, Degenerate, InputError
 from tunescope.models import Model
 from tunescope.training.distance_read import DistanceReader, Place, parse_target
+from tunescope.training.number_ranges import SEED, check_numbers
 from tunescope.training.perturb import AMOUNTS, perturb
 from tunescope.training.search import Search, search
 
@@ -101,6 +102,7 @@ def perturb_to(
     Raises: InputError (a kind without a size, a target out of reach, which names the range, or passed over in one step), UnknownName,
         NotEnoughRows, and what `ts.perturb` and `ts.capture` raise.
     """
+    check_numbers("", {"seed": seed}, {"seed": SEED})
     parameter, count = _checked(kind, draws, tolerance)
     name, target = parse_target(to)
     chosen = None if layers is None else tuple(layers)

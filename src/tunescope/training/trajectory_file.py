@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tunescope.errors import AlignmentError, FormatError, InputError
+from tunescope.errors import AlignmentError, FormatError, InputError, UnknownName
 from tunescope.folders import write_whole
 from tunescope.geometry import MEASURES
+from tunescope.training.number_ranges import Number, check_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,18 +71,32 @@ def read_trajectory(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(read_rows(folder))
 
 
-def plateau(rows: Iterable[Mapping[str, Any]], *, measure: str = "nps", where: str = "output", tolerance: float = TOLERANCE) -> int | None:
+def plateau(
+    rows: Iterable[Mapping[str, Any]] | pd.DataFrame | str | Path,
+    *,
+    measure: str = "nps",
+    where: str = "output",
+    tolerance: float = TOLERANCE,
+) -> int | None:
     """The first step from which the distance to the start grows no further; None while it still does.
 
     That step's `change` is exceeded later by no more than `tolerance` of the largest change, over two later points or more. Steps that
-    are merely like each other are no plateau: a model that moves slowly and steadily has none. rows: of a trajectory, in any order.
+    are merely like each other are no plateau: a model that moves slowly and steadily has none. rows: of a trajectory, in any order;
+    the table that `ts.read_trajectory` gives; or the folder of a run.
 
-    Raises: InputError for a property of one side, which is no distance.
+    Raises: InputError for a property of one side, which is no distance, and for what is no trajectory; UnknownName for a measure or a
+    place that was not measured.
     """
     if measure in MEASURES and MEASURES[measure].one_sided:
         raise InputError(f"a plateau of {measure} was asked for; it is a property of one model and no distance from the start")
-    wanted = (row for row in rows if row["kind"] == GEOMETRY and row["measure"] == measure and row["where"] == where)
-    known = sorted((row["step"], row["change"]) for row in wanted if row["change"] is not None)
+    check_numbers("", {"tolerance": tolerance}, {"tolerance": Number(least=0)})
+    held = [row for row in _rows_of(rows) if row["kind"] == GEOMETRY]
+    for column, asked in (("measure", measure), ("where", where)):
+        measured = {row[column] for row in held}
+        if asked not in measured:
+            raise UnknownName("measure of this trajectory" if column == "measure" else "place of this trajectory", asked, measured)
+    wanted = (row for row in held if row["measure"] == measure and row["where"] == where)
+    known = sorted((row["step"], row["change"]) for row in wanted if number(row["change"]) is not None)
     most = max((change for _, change in known), default=0.0)
     if most <= 0:
         return None
@@ -89,6 +104,15 @@ def plateau(rows: Iterable[Mapping[str, Any]], *, measure: str = "nps", where: s
         if max(later for _, later in known[place + 1 :]) - change <= tolerance * most:
             return int(step)
     return None
+
+
+def _rows_of(given: Any) -> list[Mapping[str, Any]]:
+    if isinstance(given, str | Path):
+        return list(read_rows(given))
+    rows = given.to_dict("records") if hasattr(given, "to_dict") else list(given) if isinstance(given, Iterable) else []
+    if not rows or not all(isinstance(row, Mapping) and {"kind", "step"} <= row.keys() for row in rows):
+        raise InputError(f"a plateau is read off a run's folder, its table (ts.read_trajectory) or its rows; got {type(given).__name__}")
+    return rows
 
 
 @dataclass(frozen=True, eq=False)

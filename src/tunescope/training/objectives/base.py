@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tunescope.errors import InputError
 from tunescope.models import Model
+from tunescope.training.number_ranges import Number, check_numbers
 
 if TYPE_CHECKING:
     from tunescope.training.objectives.learner import Learner
@@ -88,10 +89,7 @@ class Objective(ABC):
 
 def check_above_zero(objective: Objective, *names: str) -> None:
     """Raise InputError for a setting that is not a finite number above 0."""
-    for name in names:
-        value = getattr(objective, name)
-        if not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise InputError(f"{objective.name}: {name}={value!r} was asked for; give a number above 0")
+    check_numbers(f"{objective.name}: ", vars(objective), dict.fromkeys(names, Number(above=0)))
 
 
 def check_choice(objective: Objective, name: str, known: Sequence[str]) -> None:

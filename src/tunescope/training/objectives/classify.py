@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from tunescope.activations.capture import forward_arguments
-from tunescope.errors import InputError, TextsError
+from tunescope.errors import TextsError
 from tunescope.models import Model
+from tunescope.training.number_ranges import Number, check_numbers
 from tunescope.training.objectives.base import LABELS, Batch, Loss, Objective, check_choice
 from tunescope.training.objectives.embedding import AUTO, POOLINGS, resolved_pooling
 from tunescope.training.objectives.learner import Learner
@@ -45,8 +46,7 @@ class Classify(Objective):
 
     def __post_init__(self) -> None:
         check_choice(self, "pooling", POOLINGS)
-        if not isinstance(self.classes, int) or self.classes < 2:
-            raise InputError(f"classify: classes={self.classes!r} was asked for; give a whole number from 2")
+        check_numbers("classify: ", vars(self), {"classes": Number(whole=True, least=2)})
 
     def check(self, model: Model) -> None:
         """Any model that reads texts can be asked."""

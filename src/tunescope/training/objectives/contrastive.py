@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tunescope.errors import InputError, ModelError, TextsError
 from tunescope.models import Model
+from tunescope.training.number_ranges import Number
 from tunescope.training.objectives.base import PAIRS, Batch, Loss, Objective, check_above_zero, check_choice
 from tunescope.training.objectives.embedding import AUTO, DEPLOYED, POOLINGS, resolved_pooling
 from tunescope.training.objectives.learner import Learner
@@ -46,7 +47,7 @@ class Contrastive(Objective):
     def __post_init__(self) -> None:
         check_above_zero(self, "temperature")
         check_choice(self, "pooling", (*POOLINGS, DEPLOYED))
-        if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
+        if not Number(whole=True, least=1, optional=True).holds(self.chunk):
             raise InputError(f"contrastive: chunk={self.chunk!r} texts at a time was asked for; give a whole number from 1, or None")
 
     def check(self, model: Model) -> None:

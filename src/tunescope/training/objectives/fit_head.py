@@ -13,14 +13,14 @@ from tunescope.training.objectives.learner import Learner
 
 
 def fit_head(learner: Learner, batches: Iterable[Batch], *, rate: float = 1e-3) -> list[float]:
-    """One AdamW step on the head's own weights for each batch, the body frozen and without dropout; the losses, first to last.
+    """One AdamW step on the drawn heads' weights for each batch, all else frozen and without dropout; the losses, first to last.
 
-    What the head shares with the body (tied embeddings) is the body's and stays. Raises InputError when nothing is left to fit.
+    What a head shares with the body (tied embeddings) is the body's and stays, and so do heads that a checkpoint holds. Raises InputError
+    when nothing is left to fit.
     """
-    shared = {id(parameter) for parameter in learner.body.parameters()}
-    own = [parameter for parameter in learner.heads.parameters() if id(parameter) not in shared]
+    own = learner.drawn
     if not own:
-        raise InputError(f"{learner.objective.name} has no head weights of its own to fit; use head='own'")
+        raise InputError(f"{learner.objective.name} has no drawn head weights to fit; use head='own'")
     before = [(parameter, parameter.requires_grad) for parameter in learner.parameters()]
     learner.requires_grad_(False)
     for parameter in own:

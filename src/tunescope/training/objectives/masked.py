@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tunescope.errors import InputError
 from tunescope.models import Model
+from tunescope.training.number_ranges import Number
 from tunescope.training.objectives.base import TEXTS, Batch, Loss, Objective, check_choice
 from tunescope.training.objectives.learner import Learner
 from tunescope.training.objectives.reader import TextReader
@@ -61,7 +62,7 @@ class MaskedLM(Objective):
 def check_share(objective: Objective) -> None:
     """Raise InputError for a share of tokens outside 0 to 1."""
     share = objective.share
-    if not 0 < share < 1:
+    if not Number(above=0, below=1).holds(share):
         raise InputError(f"{objective.name}: share={share!r} of the tokens was asked for; give a number between 0 and 1, such as .15")
 
 

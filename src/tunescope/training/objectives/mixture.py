@@ -11,6 +11,7 @@ from torch import nn
 
 from tunescope.errors import InputError
 from tunescope.models import Model
+from tunescope.training.number_ranges import Number
 from tunescope.training.objectives.base import Batch, Loss, Objective
 from tunescope.training.objectives.learner import Learner
 from tunescope.training.objectives.reader import TextReader
@@ -29,7 +30,7 @@ class Mixture(Objective):
     def __post_init__(self) -> None:
         if len(self.parts) < 2 or len(self.parts) != len(self.weights):
             raise InputError(f"mixture of {len(self.parts)} objectives with {len(self.weights)} weights; give two or more, a weight each")
-        if not all(0 < weight < float("inf") for weight in self.weights):
+        if not all(map(Number(above=0).holds, self.weights)):
             raise InputError(f"mixture: weights={list(self.weights)} were asked for; give numbers above 0")
 
     @property

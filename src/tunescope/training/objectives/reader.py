@@ -13,9 +13,11 @@ from torch import Tensor
 from tunescope.errors import ModelError, TextsError
 from tunescope.models.model import Model
 from tunescope.models.quiet import quietly
+from tunescope.training.number_ranges import Number, check_numbers
 from tunescope.training.objectives.embedding import reads_left_only
 
 LENGTH = 128  # tokens, as the depth study trained
+LEAST_LENGTH = Number(whole=True, least=2)
 _SHOWN = 40
 
 
@@ -51,7 +53,11 @@ class TextReader:
 
     @classmethod
     def of(cls, model: Model, *, max_length: int = LENGTH) -> TextReader:
-        """The reader of `model`, at no more tokens than it declares. Raises ModelError for a tokenizer that knows no words."""
+        """The reader of `model`, at no more tokens than it declares.
+
+        Raises: ModelError for a tokenizer that knows no words, InputError for a length of no two tokens.
+        """
+        check_numbers("", {"max_length": max_length}, {"max_length": LEAST_LENGTH})
         if not getattr(model.tokenizer, "is_fast", False):
             raise ModelError(
                 f"the tokenizer of '{model.name}' does not say which words and characters its tokens stand for, which training reads; "

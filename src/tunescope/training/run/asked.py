@@ -54,6 +54,11 @@ def _preserved(objective: Objective, settings: dict[str, Any]) -> Preserve:
 def _named(asked: str, settings: dict[str, Any], classes: int) -> Objective:
     parts = [part.partition(":") for part in asked.replace(" ", "").split(",")]
     if len(parts) == 1:
+        if _weight(parts[0][2], asked) != 1:
+            raise InputError(
+                f"objective '{asked}' asked for; a weight is against another objective, and there is none: leave it out, or set "
+                "preserve.weight against texts to keep"
+            )
         return _one(parts[0][0], {key.removeprefix(f"{parts[0][0]}."): value for key, value in settings.items()}, classes)
     objectives, weights = [], []
     for name, _, weight in parts:

@@ -35,6 +35,7 @@ from tunescope.training.run.setup import RunSetup, fit_drawn_head, mark, own_mod
 from tunescope.training.run.spec import RunSpec
 from tunescope.training.run.surroundings import Surroundings
 from tunescope.training.run.trainer import RunTrainer, trainer_arguments
+from tunescope.training.step_groups import StepGroups
 from tunescope.training.trajectory_callback import TrajectoryCallback
 from tunescope.training.updates.equal import EqualStepped
 
@@ -59,7 +60,7 @@ def execute(base: Any, request: Request, folder: RunFolder, around: Surroundings
     snapshot = folder.last_snapshot() if resume else None
     fitted = folder.record()["head_fit"] if snapshot else None
     setup = mark(learner, request, name=folder.path.name, base_folder=folder.path / BASE)
-    setup.update.optimizer(tau=request.tau)  # what it refuses is refused before anything is written
+    StepGroups(setup.update.optimizer(tau=request.tau), learner.body)  # what they refuse is refused before anything is written
     record = _record(spec, setup, request)
     ranks.wait_for_everyone()  # before anybody writes what others look for
     if ranks.is_main_process:

@@ -14,8 +14,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,24 @@ class RunFolder:
         """The rows of a file; none when it is not there."""
         path = self.path / name
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    @contextmanager
+    def kept_once_begun(self) -> Iterator[None]:
+        """What a new run leaves that fails is taken away again, by the main process, unless a model was kept; the paired run stays."""
+        there, done = self.path.is_dir(), False
+        try:
+            yield
+            done = True
+        except KeyboardInterrupt:  # which is gone on with
+            done = True
+            raise
+        finally:
+            if not done and self.path.is_dir() and not self.checkpoints() and os.environ.get("RANK", "0") == "0":
+                for entry in self.path.iterdir():
+                    if entry.name != PAIRED:
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if not there and not any(self.path.iterdir()):
+                    self.path.rmdir()
 
     @property
     def begun(self) -> bool:

@@ -94,6 +94,9 @@ def mark(learner: Learner, request: Request, *, name: str, base_folder: Path) ->
     base_folder: where the base of an adapter is to be found that was given as an object.
     """
     model, schedule = learner.model, request.schedule
+    if not request.train_drawn_head and not learner.drawn:
+        name = learner.objective.name
+        raise InputError(f"train_drawn_head=False (--frozen-head) asked for, and {name} runs through no drawn head; leave it out")
     torch.manual_seed(request.seed)
     update = request.rule.apply(learner, lr=schedule.rate(request.rule.name), body=learner.body)
     update = _with_heads(update, learner.drawn, schedule) if request.train_drawn_head else _without(update, learner.drawn)

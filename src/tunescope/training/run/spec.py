@@ -9,12 +9,18 @@ from typing import Any
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.identity import spec_hash
+from tunescope.training.number_ranges import Number, check_numbers
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 SCHEDULES = ("constant", "cosine", "linear")
 RATES = {"lora": 2e-4, "bitfit": 1e-3}  # ours: the studies publish no learning rates
 RATE = 2e-5
 CLIP = 1.0
+_RATE, _COUNT = Number(above=0, optional=True), Number(whole=True, least=1)
+NUMBERS = {
+    "steps": Number(whole=True, least=1, optional=True), "epochs": _RATE, "lr": _RATE, "drawn_lr": _RATE, "batch_size": _COUNT,
+    "accumulate": _COUNT, "warmup": Number(whole=True, least=0), "clip": Number(least=0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
-            raise InputError(f"steps={self.steps} and epochs={self.epochs:g} were both given; a run is as long as one of them says")
-        for name in ("epochs", "lr", "drawn_lr"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name}={value} was asked for; give a number above 0")
-        for name, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("warmup", 0)):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise InputError(f"{name}={value} was asked for; give a whole number from {least}")
+            raise InputError(f"steps={self.steps} and epochs={self.epochs} were both given; a run is as long as one of them says")
+        check_numbers("", vars(self), NUMBERS)
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         if self.precision not in PRECISIONS:
@@ -118,6 +117,8 @@ def checkpoint_steps(points: Any, *, steps: int, epoch_steps: int, in_epochs: bo
     """
     found = {0, steps}
     for point in points:
+        if not Number(least=0).holds(point):
+            raise InputError(f"a checkpoint at {point!r} was asked for; give numbers of {'epochs' if in_epochs else 'steps'}, 0 or more")
         step = round(point * epoch_steps) if in_epochs else point
         if not 0 <= step <= steps or step != int(step):
             unit = "epoch" if in_epochs else "step"

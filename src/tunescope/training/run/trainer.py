@@ -24,6 +24,7 @@ from tunescope.training.run.fsdp import choice_forgotten
 from tunescope.training.run.setup import RunSetup
 from tunescope.training.run.spec import RunSpec, Schedule
 from tunescope.training.run.surroundings import Surroundings
+from tunescope.training.run.trainer_options import check_trainer_options
 from tunescope.training.shards import Shards, are_cut, cut_like, cut_state, whole, whole_state
 from tunescope.training.step_sizes import StepLog, StepSizes
 
@@ -100,11 +101,17 @@ class RunTrainer(Trainer):
             tensors = {name: value for name, value in row.items() if isinstance(value, Tensor)}
             read = self.accelerator.reduce(torch.stack([value.to(self.args.device) for value in tensors.values()]), "mean").tolist()
             self.losses.append(row | dict(zip(tensors, read, strict=True)))
-            if not torch.isfinite(torch.tensor(self.losses[-1]["loss"])):
-                step, rate = row["step"], row["learning_rate"]
-                raise ActivationError(f"the loss at step {step} is {self.losses[-1]['loss']}; lower the learning rate ({rate:g} here)")
+            if not math.isfinite(self.losses[-1]["loss"]):
+                raise ActivationError(f"the loss at step {row['step']} is {self.losses[-1]['loss']}; {self._cause(row)}")
         self._unread = []
         return self.losses
+
+    def _cause(self, row: Mapping[str, Any]) -> str:
+        """What makes a loss no number: of the first step, which nothing was learnt before, it is not the learning rate."""
+        if row["step"] > 1:
+            return f"lower the learning rate ({row['learning_rate']:g} here)"
+        name = self.learner.objective.name
+        return f"nothing was learnt before it, so the model, the settings of {name} (such as a temperature) or the precision make it so"
 
     @contextmanager
     def whole(self) -> Iterator[tuple[Model, Learner]]:
@@ -215,13 +222,12 @@ def trainer_arguments(
     more = dict(around.trainer or {})
     if more.get("deepspeed"):
         raise InputError("trainer={'deepspeed': …} was given; a run cannot keep what DeepSpeed cuts: use torchrun, alone or with fsdp")
-    own = sorted(settings.keys() & more.keys())
-    if own:
-        raise InputError(f"trainer={{'{own[0]}': …}} was given, which the run sets itself; give it as an argument of finetune")
+    check_trainer_options(more)
     try:
         arguments = TrainingArguments(**settings, **more)
-        get_reporting_integration_callbacks(arguments.report_to)
-    except (TypeError, ValueError, ImportError) as error:
+        for logger in get_reporting_integration_callbacks(arguments.report_to):
+            logger()  # which fails where what it logs to is not installed
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
         raise InputError(f"the Trainer does not take this: {' '.join(str(error).split())}; see transformers.TrainingArguments") from error
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the learner at every step; torchrun is the way to more cards
     return arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from tunescope.errors import AdapterError, InputError
 from tunescope.models.anatomy import Anatomy
 from tunescope.models.families import FAMILIES
 from tunescope.models.quiet import quietly
+from tunescope.training.number_ranges import Number
 from tunescope.training.updates.base import UpdateRule
 from tunescope.training.updates.parts import Part
 
@@ -25,22 +27,27 @@ class LoRA(UpdateRule):
 
     alpha: by default 2·rank (the studies publish none). targets: names of linear layers, by default the family's. Targets whose weight
     the family's forward reads past the adapter (Mamba's dt_proj) get matrices that stay as they start, and the description names them.
-    A starts random, from torch's global generator: seed it.
+    targets may be one word, with commas between several. A starts random, from torch's global generator: seed it.
     """
 
     kind: ClassVar[str] = "lora"
+    numbers: ClassVar[Mapping[str, Number]] = UpdateRule.numbers | {
+        "rank": Number(whole=True, least=1), "alpha": Number(above=0, optional=True), "dropout": Number(least=0, below=1),
+    }  # fmt: skip
     rank: int = 8
     alpha: float | None = None
     dropout: float = 0.1
     targets: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.targets, str):
+            object.__setattr__(self, "targets", tuple(part.strip() for part in self.targets.split(",") if part.strip()))
+        if self.targets is not None and not (self.targets and all(isinstance(target, str) for target in self.targets)):
+            raise InputError(f"update rule 'lora': targets={self.targets!r} was asked for; name one linear layer or more, or leave it out")
+
     def refuse(self, whole: nn.Module, body: nn.Module, anatomy: Anatomy) -> None:
         super().refuse(whole, body, anatomy)
-        if self.rank < 1 or not 0 <= self.dropout < 1 or (self.alpha is not None and self.alpha <= 0):
-            raise InputError(
-                f"LoRA needs a rank of 1 or more, alpha above 0 and a dropout from 0 to below 1; "
-                f"got rank {self.rank}, alpha {self.alpha}, dropout {self.dropout}"
-            )
         present = sorted({path.rpartition(".")[2] for path, module in _inside(body, anatomy) if isinstance(module, _LINEAR)})
         wanted = self._targets(anatomy)
         if not wanted:

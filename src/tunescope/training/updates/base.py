@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from tunescope.errors import InputError, ModelError
 from tunescope.models import Model
 from tunescope.models.anatomy import Anatomy, read_anatomy
 from tunescope.training.equal_step import EqualStep
+from tunescope.training.number_ranges import Number, check_numbers
 from tunescope.training.step_groups import body_of
 from tunescope.training.updates.parts import Part, read_parts
 
@@ -63,10 +63,15 @@ class UpdateRule(ABC):
     """Which parameters move and at which rate; knows nothing of objectives. weight_decay: of AdamW, on matrices only.
 
     A rule says `trains(part)` for each parameter, may scale the learning rate of each, and may first put an adapter on the model.
+    numbers: the range of every option that is a number. Raises InputError outside it.
     """
 
     kind: ClassVar[str]
+    numbers: ClassVar[Mapping[str, Number]] = {"weight_decay": Number(least=0)}
     weight_decay: float = field(default=WEIGHT_DECAY)
+
+    def __post_init__(self) -> None:
+        check_numbers(f"update rule '{self.kind}': ", vars(self), self.numbers)
 
     @property
     def name(self) -> str:
@@ -87,7 +92,7 @@ class UpdateRule(ABC):
         Raises: InputError (learning rate; a setting that does not fit this model), ModelError (the model has nothing for this rule, or no
         known blocks, or weights packed by quantisation), AdapterError (it wears an adapter already; LoRA targets missing).
         """
-        if not 0 < lr < math.inf:
+        if not Number(above=0).holds(lr):
             raise InputError(f"the update rule '{self.name}' needs a learning rate above 0, got {lr}")
         whole = module.module if isinstance(module, Model) else module
         body = body_of(whole) if body is None else body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import nn
 from tunescope.errors import InputError
 from tunescope.models import Model
 from tunescope.models.anatomy import Anatomy
+from tunescope.training.number_ranges import Number
 from tunescope.training.updates.base import Update, UpdateRule
 from tunescope.training.updates.full import Standard, Uniform
 from tunescope.training.updates.parts import Part
@@ -26,9 +28,11 @@ class EqualStepped(UpdateRule):
 
     kind: ClassVar[str] = "equal-step"
     on: UpdateRule = field(default_factory=Uniform)
+    numbers: ClassVar[Mapping[str, Number]] = UpdateRule.numbers | {"tau": Number(above=0, optional=True)}
     tau: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.on, (Standard, EqualStepped)):
             raise InputError(f"'{self.on.name}+equal-step' asked for; equal steps need one learning rate: use 'equal-step' or another rule")
 

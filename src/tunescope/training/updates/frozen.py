@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from tunescope.errors import InputError, ModelError
 from tunescope.models.anatomy import Anatomy
+from tunescope.training.number_ranges import Number
 from tunescope.training.updates.base import UpdateRule
 from tunescope.training.updates.parts import Part, is_norm
 
@@ -43,6 +45,7 @@ class TopK(UpdateRule):
     """Only the last k blocks move: no embeddings, no final norm, no head."""
 
     kind: ClassVar[str] = "top-k"
+    numbers: ClassVar[Mapping[str, Number]] = UpdateRule.numbers | {"k": Number(whole=True, least=1)}
     k: int = 2
 
     @property
@@ -51,7 +54,7 @@ class TopK(UpdateRule):
 
     def refuse(self, whole: nn.Module, body: nn.Module, anatomy: Anatomy) -> None:
         super().refuse(whole, body, anatomy)
-        if not 1 <= self.k <= anatomy.n_layers:
+        if self.k > anatomy.n_layers:
             raise InputError(f"'{self.name}' asked for on a model of {anatomy.n_layers} blocks; give k from 1 to {anatomy.n_layers}")
 
     def trains(self, part: Part, anatomy: Anatomy) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
-from tunescope.errors import InputError
 from tunescope.models.anatomy import Anatomy
+from tunescope.training.number_ranges import Number
 from tunescope.training.updates.base import UpdateRule
 from tunescope.training.updates.parts import Part
 
@@ -21,12 +20,8 @@ class Standard(UpdateRule):
     """
 
     kind: ClassVar[str] = "standard"
+    numbers: ClassVar[Mapping[str, Number]] = UpdateRule.numbers | {"decay": Number(above=0, most=1)}
     decay: float = 0.95
-
-    def refuse(self, whole: nn.Module, body: nn.Module, anatomy: Anatomy) -> None:
-        super().refuse(whole, body, anatomy)
-        if not 0 < self.decay <= 1:
-            raise InputError(f"layer-wise decay is a factor above 0 and up to 1, got {self.decay}")
 
     def trains(self, part: Part, anatomy: Anatomy) -> bool:
         return True
