@@ -80,9 +80,9 @@ def finetune(
             trajectory is measured; start and end always are.
         settings, options: of the objective ("temperature", "mlm.share", "preserve.weight") and of the update rule ("rank").
         tau: of equal-step: a number, the folder of a paired run, or "paired", which first runs the rule without equal steps.
-        max_length: tokens a text is cut at.
+        max_length: tokens a text is cut at, 2 or more.
         schedule: fields of `training.run.spec.Schedule`, such as {"lr": 1e-4, "batch_size": 64, "precision": "bfloat16"}.
-        train_drawn_head: whether a head of drawn weights learns along. fit_batches: for head="fitted".
+        train_drawn_head: whether a head of drawn weights learns along, where there is one. fit_batches: for head="fitted".
         trajectory: arguments of `ts.TrajectoryCallback`, which measures at the checkpoints, by default on 256 paragraphs of Python's
             documentation; None measures nothing.
         callbacks, log_to, trainer: of the Trainer: further callbacks, "tensorboard", "wandb", …, and TrainingArguments.
