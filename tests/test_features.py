@@ -121,6 +121,10 @@ def test_the_same_call_returns_what_is_there_and_another_is_refused(found, model
     assert again.payload == json.loads(json.dumps(found.payload))
     with pytest.raises(OutputError, match="finished comparison of features; go on with it"):
         ts.features(models / "base", tuned, texts, out=found.folder, **ASKED)
+    with pytest.raises(OutputError, match="texts .* there, .* asked for"):
+        ts.features(models / "base", tuned, texts[:60], out=found.folder, resume=True, **ASKED)
+    with pytest.raises(OutputError, match="store_dtype 'float32' there, 'bfloat16' asked for"):
+        ts.features(models / "base", tuned, texts, out=found.folder, resume=True, store_dtype="bfloat16", **ASKED)
     with pytest.raises(OutputError, match="steps 30 there, 31 asked for"):
         ts.features(models / "base", tuned, texts, out=found.folder, resume=True, **ASKED | {"steps": 31})
 
@@ -148,6 +152,9 @@ def test_the_bases_own_dictionary_may_be_given(found, models, texts, tmp_path):
         ({"latents": 100_000}, NotEnoughRows, "100,000 latents asked of"),
         ({"kind": "local"}, InputError, "local deltas are of modules"),
         ({"steps": 0}, InputError, "steps 0 asked for"),
+        ({"layers": 0}, InputError, "the delta of 'rank2' at layer 0 is the same at every token"),
+        ({"held_out_share": 0.0}, NotEnoughRows, "0 of 20 documents would be held out"),
+        ({"dictionary": {2: "x"}, "layers": 1}, InputError, "a dictionary of layer 2 was given"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(models, texts, tmp_path, change, error, words):

@@ -160,13 +160,15 @@ def test_the_artefact_is_flagged_and_only_where_it_is_one():
 
 
 def test_the_published_case_is_flagged():
-    flag = artefact(99, 0.01, 0.34)
+    flag = artefact(99, 0.01, 0.34, 0.5)
     assert "leaves 99 of the variance unexplained and the adapter's 0.34, an improvement of 99.7%" in flag.words
     assert "leave 0.01" in flag.words
-    assert artefact(0.5, 0.4, 0.3) is None, "an honest advantage"
-    assert artefact(0.2, 0.1, 0.3) is None, "no advantage"
-    assert artefact(5.0, 0.0, 0.3) is not None, "nothing left at all"
-    assert artefact(0.82, 0.74, 0.73) is None, "neither way of reading is good"
+    assert artefact(0.5, 0.4, 0.3, 0.5) is None, "an honest advantage"
+    assert artefact(0.2, 0.1, 0.3, 0.5) is None, "no advantage"
+    assert artefact(5.0, 0.0, 0.3, 0.5) is not None, "nothing left at all"
+    assert artefact(0.82, 0.74, 0.73, 0.8) is None, "neither way of reading is good"
+    assert artefact(99, 0.02, 0.001, 0.5) is not None, "a better adapter's dictionary does not excuse the bad figure"
+    assert artefact(190, 0.572, 0.647, 0.583) is None, "re-coded, the features are no better than chance"
 
 
 def test_each_way_has_its_row_with_floor_and_ceiling():

@@ -205,9 +205,21 @@ def test_a_resumed_training_ends_at_the_very_weights(architecture, tmp_path, mon
     assert torch.equal(again[0].decoder, whole[0].decoder)
     with pytest.raises(OutputError, match="steps 40 there, 41 asked for"):
         train_sae(x, **asked | {"steps": 41}, checkpoint=tmp_path / "sae.safetensors")
+    with pytest.raises(OutputError, match="first_batch"):
+        train_sae(x.flip(0), **asked, checkpoint=tmp_path / "sae.safetensors")
     (tmp_path / "sae.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(FormatError, match="cannot be read"):
         train_sae(x, **asked, checkpoint=tmp_path / "sae.safetensors")
+
+
+def test_rows_that_are_rebuilt_exactly_leave_finite_weights():
+    """Two points, most latents dead: the auxiliary loss has nothing left to divide by."""
+    x = torch.zeros(300, 8)
+    x[:150, 0], x[150:, 0] = 1, -1
+    for architecture in ("topk", "batchtopk"):
+        (sae,) = train_sae(x, latents=16, k=2, architecture=architecture, seeds=(0,), steps=1500)
+        assert sae.decoder.isfinite().all()
+        assert sae.w_enc.isfinite().all()
 
 
 def test_every_row_is_read_once_an_epoch_from_wherever_one_begins():
@@ -230,6 +242,8 @@ def test_every_row_is_read_once_an_epoch_from_wherever_one_begins():
         ({"l1": 0.0, "architecture": "standard"}, InputError, "above 0"),
         ({"batch_size": 41}, InputError, "batch_size 41 asked for; it must be 1 to 40"),
         ({"steps": 0}, InputError, "steps 0 asked for"),
+        ({"learning_rate": float("nan")}, InputError, "learning_rate nan"),
+        ({"seeds": (-1,)}, InputError, "seed -1"),
         ({"seeds": ()}, InputError, "no autoencoder asked for"),
         ({"deltas": torch.zeros(40, 4)}, InputError, "a zero delta has no features"),
         ({"deltas": torch.zeros(40)}, InputError, r"shape \(40,\)"),

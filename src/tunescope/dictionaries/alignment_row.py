@@ -30,8 +30,9 @@ class Figure:
 
     @classmethod
     def of(cls, value: float, without: np.ndarray, *, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Figure:
-        """From the values (g,) without each document in turn: the jackknife, Student's t."""
-        if len(without) < 2:
+        """From the values (g,) without each document in turn: the jackknife, Student's t; none where a value without some
+        document is not known (NaN)."""
+        if len(without) < 2 or not np.isfinite(without).all():
             return cls(value)
         return cls(value, *t_interval(value, jackknife(without, value), bounds=bounds))
 

@@ -70,6 +70,7 @@ def doctor(
     """
     read = dictionary if isinstance(dictionary, Dictionary) else read_dictionary(dictionary)
     loaded = model if isinstance(model, Model) else load_model(model)
+    check_reads_activations(read)
     at = _layer(read, loaded, layer)
     checks = [
         check_width(read, loaded.anatomy.width),
@@ -104,3 +105,9 @@ def _layer(dictionary: Dictionary, model: Model, asked: int | None) -> int:
         said = "asked for" if asked is not None else f"is what the files of '{dictionary.name}' say"
         raise InputError(f"layer {at} {said}; '{model.name}' has 0 (embeddings) to {last}")
     return int(at)
+
+
+def check_reads_activations(dictionary: Dictionary) -> None:
+    """Raises InputError for a dictionary of deltas, which no activation is like."""
+    if (name := dictionary.metadata.get("delta_of")) is not None:
+        raise InputError(f"'{dictionary.name}' was trained on the deltas of '{name}', not on activations; there is nothing to check")

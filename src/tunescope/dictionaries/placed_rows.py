@@ -59,6 +59,6 @@ class PlacedRows:
             raise NotEnoughRows("no row was kept, so no feature fires anywhere; give more or longer texts")
         start = 0
         for rows in self.read():
-            for block in rows.split(size):
+            for block in rows.split(size) if len(rows) else ():  # a shard may hold no row of a split
                 yield start, block
                 start += len(block)

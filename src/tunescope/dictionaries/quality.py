@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ DEFINITIONS = {
     "density": "the share of rows a feature is active in",
     "dead_share": "the share of features active in none of the held-out rows",
 }
+_LEFT = 1e-3  # of the variance: what must be left without a document for a share of it to mean anything
 EDGES = tuple(float(10 ** (power / 2)) for power in range(-12, 1))  # of the density histogram: two bins a factor of ten
 
 
@@ -165,15 +167,22 @@ class QualitySums:
     @property
     def fvu_without(self) -> np.ndarray:
         """(g,) the unexplained share without each document."""
-        return 1 - _r2(*self._mean_squares[1])
+        return 1 - _r2(*self._known)
 
     def _figure(self, figure: Any) -> Figure:
-        whole, without = self._mean_squares
+        whole = self._mean_squares[0]
         if not float(whole[0]) - float(whole[1]) > 1e-14 * float(whole[0]):
             raise Degenerate(f"all {int(self.rows.sum()):,} rows are the same, so no share of their variance can be explained")
         if len(self.document) < 2:
             return Figure(float(figure(*whole)))
-        return Figure.of(float(figure(*whole)), figure(*without))
+        return Figure.of(float(figure(*whole)), figure(*self._known), bounds=(-math.inf, 1.0))
+
+    @property
+    def _known(self) -> tuple[np.ndarray, ...]:
+        """`without`, NaN where nearly all variance is one document's: what is left without it is no yardstick for any share."""
+        (xx, x, *_), without = self._mean_squares
+        varies = without[0] - without[1] > _LEFT * (xx - x)
+        return tuple(np.where(varies, values, math.nan) for values in without)
 
     def _mean(self, sums: Tensor) -> Figure:
         rows, total = self.rows, sums.sum()

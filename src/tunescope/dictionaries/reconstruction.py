@@ -54,7 +54,7 @@ class Reconstruction:
     @property
     def artefact(self) -> Artefact | None:
         """Whether the pretrained dictionary reads badly on Δ though its features are in it; None where it does not."""
-        return artefact(*(self.fvu(way).value for way in ("pretrained", "pretrained_recoded", "adapter")))
+        return artefact(*(self.fvu(way).value for way in ("pretrained", "pretrained_recoded", "adapter", "random_recoded")))
 
     @property
     def improvement(self) -> dict[str, Figure]:

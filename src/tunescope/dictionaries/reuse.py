@@ -65,21 +65,22 @@ def reuse(fvu: Mapping[str, tuple[float, np.ndarray]], *, noise_r2: float | None
     return Reuse(share, verdict, f"{said}: they close {share.value:.0%} of the gap")
 
 
-def artefact(applied: float, recoded: float, adapter: float) -> Artefact | None:
-    """The flag, where re-coding the pretrained features halves what they leave, and takes away over half of the adapter's advantage.
+def artefact(applied: float, recoded: float, adapter: float, chance: float) -> Artefact | None:
+    """The flag, where the pretrained dictionary reads badly on Δ though its features are in it: applied, it leaves at least twice what its
+    features leave when re-coded, and more than the adapter's; re-coded, they leave at most 80% of what random directions leave.
 
     An encoder made for whole activations reads a small delta wrongly whatever the delta is made of: of deltas at a tenth of the norm,
     made of nothing but the dictionary's own features, it left 99 times the variance, its decoder re-coded .01, a new dictionary .34.
-    applied, recoded, adapter: unexplained shares of the pretrained dictionary as it is, of its decoder re-coded at the adapter's number
-    of active features, and of the adapter's dictionary.
+    Unexplained shares: applied, recoded, of the pretrained dictionary as it is, and of its decoder re-coded at the adapter's number of
+    active features; adapter, of the adapter's dictionary; chance, of random directions re-coded.
     """
-    naive, fair = (1 - adapter / max(error, 1e-12) for error in (applied, recoded))
-    if naive <= 0 or fair >= naive / 2 or recoded > applied / 2:
+    if applied <= adapter or recoded > applied / 2 or recoded > (1 - LEAST) * chance:
         return None
     words = (
         f"The pretrained dictionary applied to Δ leaves {_number(applied)} of the variance unexplained and the adapter's "
-        f"{_number(adapter)}, an improvement of {100 * naive:.1f}%; but the pretrained features, re-coded with as many active, leave "
-        f"{_number(recoded)}. The bad figure is its encoder's, which was made for whole activations: it is no evidence of new features."
+        f"{_number(adapter)}, an improvement of {100 * (1 - adapter / applied):.1f}%; but the pretrained features, re-coded with as many "
+        f"active, leave {_number(recoded)} (random directions {_number(chance)}). The bad figure is its encoder's, which was made for "
+        "whole activations: it is no evidence of new features."
     )
     return Artefact(applied, recoded, adapter, words)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from itertools import product
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -65,12 +68,16 @@ def train_sae(
     if not 1 <= size <= rows.rows:
         raise InputError(f"batch_size {size} asked for; it must be 1 to {rows.rows:,}, the rows there are")
     taken = max(_LEAST_STEPS, -(-_PASSES * rows.rows // size)) if steps is None else steps
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise InputError(f"learning_rate {learning_rate} asked for; it must be above 0")
     if taken < 1:
         raise InputError(f"steps {taken} asked for; it must be at least 1")
     schedule = Schedule(size, taken, data_seed, learning_rate)
     kept = None
     if checkpoint is not None:
-        what = {"specs": [asdict(spec) for spec in specs], **asdict(schedule), "rows": [rows.rows, rows.width], "rms": rows.rms}
+        first = next(rows.batches(size, seed=data_seed, epoch=0)).numpy().tobytes()
+        what = {"specs": [asdict(spec) for spec in specs], **asdict(schedule)}
+        what |= {"rows": [rows.rows, rows.width], "rms": rows.rms, "first_batch": sha256(first).hexdigest()}
         kept = Checkpoint(Path(checkpoint), what)
     return run(rows, specs, schedule, device=torch.device(device_here(device)), checkpoint=kept, progress=progress)
 
@@ -78,6 +85,8 @@ def train_sae(
 def _check(spec: SaeSpec, rows: DeltaRows) -> None:
     if spec.architecture not in ARCHITECTURES:
         raise UnknownName("architecture", spec.architecture, ARCHITECTURES)
+    if spec.seed < 0:
+        raise InputError(f"seed {spec.seed} asked for; it must be 0 or more")
     if not 1 <= spec.k <= spec.latents:
         raise InputError(f"k {spec.k} asked for with {spec.latents} latents; it must be 1 to {spec.latents}")
     if spec.l1 is not None and (spec.architecture != "standard" or not spec.l1 > 0):
@@ -89,7 +98,7 @@ def _check(spec: SaeSpec, rows: DeltaRows) -> None:
 
 
 def _several(value: int | Sequence[int]) -> list[int]:
-    return [value] if isinstance(value, int) else list(value)
+    return [index(value)] if isinstance(value, SupportsIndex) else [index(each) for each in value]
 
 
 def _names(value: str | Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunescope.comparison.features.control_models import CONTROL, control_models
+from tunescope.comparison.features.fitness import check_dictionaries, check_rows, texts_held_out, told, weights_of
 from tunescope.comparison.features.output import FeatureFolder
 from tunescope.comparison.features.request import CONTROLS, Request, named
 from tunescope.comparison.features.result import FeatureComparison
@@ -79,7 +80,11 @@ def features(
     loading: dict[str, Any] = {"revision": revision, "device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
     own, models = load_several(base, sources, **loading)
     reading: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "max_length": max_length, "held_out_share": held_out_share}
-    with folder.held(request.describe() | reading | {"sources": {name: str(source) for name, source in sources.items()}}):
+    texts_held_out(corpus, held_out_share)
+    check_dictionaries(dictionary, request.layers)
+    made_from = {"base": weights_of(own), "tuned": {name: weights_of(model) for name, model in models.items()}, "texts": corpus.sha256}
+    stored = {"dictionary": told(dictionary), "store_dtype": store_dtype}
+    with folder.held(request.describe() | reading | made_from | stored):
         done = folder.finished()
         if done is not None:
             return FeatureComparison(done, folder.path)
@@ -88,6 +93,7 @@ def features(
             dtype=store_dtype, noise="noise" in request.controls, base_rows=True, announce=announce, progress=staged(progress, "deltas"),
             **reading,
         )  # fmt: skip
+        check_rows(store, request.layers, list(models))
         work = Work(request, store, folder, Trainer(request, folder.training, device, progress), own, models, dictionary)
         payload = work.payload(corpus)
         folder.finish(payload)

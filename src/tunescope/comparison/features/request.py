@@ -68,7 +68,7 @@ class Request:
 
     def k_for(self, width: int) -> int:
         """A 24th of the width, between 4 and 32, unless given."""
-        return min(max(width // _K_SHARE, _LEAST_K), _MOST_K) if self.k is None else self.k
+        return min(max(width // _K_SHARE, _LEAST_K), _MOST_K, self.latents_for(width)) if self.k is None else self.k
 
     def describe(self) -> dict[str, Any]:
         """JSON-able."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from tunescope.dictionaries import DeltaStore
 from tunescope.dictionaries.spectrum import Spectrum
 
-TRAINED, HELD = 50_000, 20_000  # rows a place that are held in memory, at most
+TRAINED, HELD = 50_000, 20_000  # rows a place that are held in memory; up to twice as many
 BASE = "base"
 _BLOCK = 2048
 
@@ -31,12 +31,12 @@ class PlaceRows:
     document: Tensor
 
     @classmethod
-    def of(cls, store: DeltaStore, layer: int, name: str) -> PlaceRows:
-        """Of a store."""
+    def of(cls, store: DeltaStore, layer: int, name: str, *, least: int) -> PlaceRows:
+        """Of a store; least: the training rows that are needed, where there are as many."""
         x, held = (spread(store, layer, stream, "held_out", HELD) for stream in (BASE, name))
-        every = max(1, -(-store.rows(layer, name, "held_out").rows // HELD))
+        every = max(1, store.rows(layer, name, "held_out").rows // HELD)
         document = store.tokens("held_out")["document"][::every].long()
-        return cls(layer, name, spread(store, layer, name, "train", TRAINED), held, x, document)
+        return cls(layer, name, spread(store, layer, name, "train", max(TRAINED, least)), held, x, document)
 
     @cached_property
     def spectrum(self) -> Spectrum:
@@ -49,9 +49,9 @@ class PlaceRows:
 
 
 def spread(store: DeltaStore, layer: int, name: str, split: str, most: int) -> Tensor:
-    """Every i-th row of a stream in the order they were stored, at most so many: the same tokens whatever the stream."""
+    """Every i-th row of a stream in the order they were stored, so many to twice as many of them: the same tokens whatever the stream."""
     rows = store.rows(layer, name, split)
-    step, start, kept = max(1, -(-rows.rows // most)), 0, []
+    step, start, kept = max(1, rows.rows // most), 0, []
     for block in rows.in_order():
         kept.append(block[-start % step :: step])
         start += len(block)

@@ -33,7 +33,7 @@ class Trainer:
     device: str
     progress: Progress | None
 
-    def train(self, rows: Any, *, label: str, width: int, seeds: tuple[int, ...]) -> list[Dictionary]:
+    def train(self, rows: Any, *, label: str, file: str, width: int, seeds: tuple[int, ...]) -> list[Dictionary]:
         """One dictionary a seed, of stored rows or a tensor. Raises as `ts.train_sae`, naming what was trained."""
         asked = self.request
 
@@ -45,7 +45,7 @@ class Trainer:
             return train_sae(
                 rows, latents=asked.latents_for(width), k=asked.k_for(width), architecture=asked.architecture, seeds=seeds,
                 steps=asked.steps, data_seed=asked.data_seed, device=self.device, progress=tell,
-                checkpoint=self.folder / f"{label.replace(' ', '-')}.safetensors",
+                checkpoint=self.folder / f"{file}.safetensors",
             )  # fmt: skip
         except NotEnoughRows as error:
             raise NotEnoughRows(f"{label}: {error}") from error
@@ -53,11 +53,12 @@ class Trainer:
     def of_store(self, store: DeltaStore, layer: int, name: str, *, seeds: tuple[int, ...]) -> list[Dictionary]:
         """Of the training rows of one layer and delta."""
         rows = store.rows(layer, name, "train")
-        return self.train(rows, label=f"layer {layer} {name}", width=rows.width, seeds=seeds)
+        return self.train(rows, label=f"layer {layer} {name}", file=f"delta.{layer}.{name}", width=rows.width, seeds=seeds)
 
-    def of_rows(self, rows: Tensor, layer: int, name: str) -> Dictionary:
-        """Of rows in memory, from the first seed."""
-        return self.train(rows, label=f"layer {layer} {name}", width=rows.shape[1], seeds=self.request.seeds[:1])[0]
+    def of_rows(self, rows: Tensor, layer: int, name: str, *, control: str) -> Dictionary:
+        """Of a control's rows in memory, from the first seed."""
+        label, file = f"layer {layer} {name}, {control}", f"{control}.{layer}.{name}"
+        return self.train(rows, label=label, file=file, width=rows.shape[1], seeds=self.request.seeds[:1])[0]
 
 
 def pretrained(given: Any, layer: int, store: DeltaStore, trainer: Trainer) -> Dictionary:

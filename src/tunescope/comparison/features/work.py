@@ -85,7 +85,7 @@ class Work:
 
     def _place(self, corpus: Corpus, layer: int, name: str, side: BaseSide, found: dict[str, list[Row]]) -> list[Dictionary]:
         saes = self.trainer.of_store(self.store, layer, name, seeds=self.request.seeds)
-        rows = PlaceRows.of(self.store, layer, name)
+        rows = PlaceRows.of(self.store, layer, name, least=self._latents(layer))
         at: Row = {"layer": layer, "name": name}
         noise = self._noise_r2(rows)
         aligned = Alignment.of(rows, saes, side, noise_r2=noise, seed=self.request.data_seed)
@@ -127,10 +127,13 @@ class Work:
             return None, [f"behaviour recovered is not measured: {error}"]
         return found.describe(), []
 
+    def _latents(self, layer: int) -> int:
+        return self.request.latents_for(self.store.rows(layer, BASE, "train").width)
+
     def _noise_r2(self, rows: PlaceRows) -> float:
         """R² of an autoencoder of the same size on noise of the same norms, from held-out noise."""
         mean = rows.train.mean(0)
-        sae = self.trainer.of_rows(norm_matched_noise(rows.train, mean=mean, seed=0), rows.layer, f"{rows.name} as noise")
+        sae = self.trainer.of_rows(norm_matched_noise(rows.train, mean=mean, seed=0), rows.layer, rows.name, control="noise")
         held = norm_matched_noise(rows.held, mean=mean, seed=1)
         pairs = zip(held.split(2048), rows.document.split(2048), strict=True)
         return QualitySums.of_dictionary(sae, pairs).compute().r2.value
@@ -146,7 +149,7 @@ class Work:
         for name in self.tuned:
             if "random" in asked:
                 stream = f"{CONTROL}random-{name}"
-                rows = PlaceRows.of(self.store, layer, stream)
+                rows = PlaceRows.of(self.store, layer, stream, least=self._latents(layer))
                 sae = self.trainer.of_store(self.store, layer, stream, seeds=self.request.seeds[:1])[0]
                 relative = self.store.norms("train")[stream, layer].relative
                 row = control_row(rows, sae, side, control="random", seed=self.request.data_seed)
@@ -156,10 +159,10 @@ class Work:
         return found
 
     def _shuffled(self, layer: int, name: str, side: BaseSide) -> Row:
-        true = PlaceRows.of(self.store, layer, name)
-        train = shuffled_pairs(true.train, spread(self.store, layer, BASE, "train", TRAINED), seed=0)
+        true = PlaceRows.of(self.store, layer, name, least=self._latents(layer))
+        train = shuffled_pairs(true.train, spread(self.store, layer, BASE, "train", max(TRAINED, self._latents(layer))), seed=0)
         rows = PlaceRows(layer, name, train, shuffled_pairs(true.held, true.x, seed=1), true.x, true.document)
-        sae = self.trainer.of_rows(train, layer, f"{name} shuffled")
+        sae = self.trainer.of_rows(train, layer, name, control="shuffled")
         return control_row(rows, sae, side, control="shuffled", seed=self.request.data_seed)
 
     def _norms(self) -> list[Row]:

@@ -11,6 +11,7 @@ from tunescope.dictionaries.architectures.selection import exactly
 from tunescope.dictionaries.largest import largest
 from tunescope.dictionaries.sparse_products import Places, gathered, summed, written
 
+_EXACT = 1e-10  # mean square error of rows of mean square 1, below which they are rebuilt and nothing is left to learn
 REVIVAL = 1 / 32  # weight of the auxiliary loss (Gao et al. 2024, arXiv:2406.04093, A.2)
 
 
@@ -44,7 +45,7 @@ def add_revival(gradients: Tensors, weights: Weights, centred: Tensor, seen: Ten
     with torch.enable_grad():
         out = written(places, values, weights.decoder)
     share = REVIVAL * min(1.0, len(dead) / max(1, error.shape[1] // 2))
-    slope = (out.detach() + error) * (2 * share / error.square().sum())
+    slope = (out.detach() + error) * (2 * share / error.square().sum().clamp_min(_EXACT * error.numel()))
     to_values = torch.autograd.grad(out, values, slope)[0] * (pre > 0)
     for name, gradient in _gradients(weights, centred, places, values.detach(), to_values, slope).items():
         gradients[name] += gradient

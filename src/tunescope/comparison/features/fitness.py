@@ -1,0 +1,56 @@
+"""Whether models, texts and dictionaries can be compared at all: said before anything long begins, or before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tunescope.dictionaries import DeltaStore, Dictionary
+from tunescope.dictionaries.hygiene import held_out
+from tunescope.errors import InputError, NotEnoughRows
+from tunescope.models import Model
+from tunescope.texts import Corpus
+
+DOCUMENTS, TOKENS = 2, 32  # held out, at least: intervals are over documents
+
+
+def weights_of(model: Model) -> dict[str, Any]:
+    """What tells one model from another, whatever it is called and wherever it lies."""
+    return {name: value for name, value in model.identity().items() if name in ("weights_sha256", "tokenizer_sha256", "dtype")}
+
+
+def told(dictionary: Any) -> Any:
+    """How a dictionary was asked for, JSON-able."""
+    if isinstance(dictionary, Mapping):
+        return {str(layer): told(one) for layer, one in dictionary.items()}
+    return dictionary.name if isinstance(dictionary, Dictionary) else None if dictionary is None else str(dictionary)
+
+
+def check_dictionaries(dictionary: Any, layers: Sequence[int]) -> None:
+    """Raises InputError for a dictionary of a layer that is not compared."""
+    if isinstance(dictionary, Mapping) and (idle := sorted(set(dictionary) - set(layers))):
+        raise InputError(f"a dictionary of layer {idle[0]} was given, and layers {', '.join(map(str, layers))} are asked for")
+
+
+def texts_held_out(corpus: Corpus, share: float) -> None:
+    """Raises NotEnoughRows where fewer than two documents are held out, InputError for a share outside [0, 1)."""
+    count = int(held_out(corpus.texts, share).sum())
+    if count < DOCUMENTS:
+        raise NotEnoughRows(
+            f"{count} of {len(corpus):,} documents would be held out at a share of {share:g}, and dictionaries are judged on at least "
+            f"{DOCUMENTS}; give more texts, or raise the share (--held-out)"
+        )
+
+
+def check_rows(store: DeltaStore, layers: Iterable[int], names: Sequence[str]) -> None:
+    """Raises NotEnoughRows where too few tokens are held out, InputError where a tuned model changed nothing at a layer."""
+    for layer in layers:
+        for name in names:
+            rows, kept = store.rows(layer, name, "train"), store.rows(layer, name, "held_out")
+            if kept.rows < TOKENS:
+                raise NotEnoughRows(f"{kept.rows} tokens are held out, and at least {TOKENS} are needed; give more or longer texts")
+            if rows.rms == 0:
+                raise InputError(
+                    f"the delta of '{name}' at layer {layer} is the same at every token, 0 or a constant: nothing before it was tuned; "
+                    "leave the layer or the model out"
+                )
