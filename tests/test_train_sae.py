@@ -136,7 +136,7 @@ def test_a_threshold_learns_from_the_rectangle_around_it():
     assert pre.grad.tolist() == [[3, 3, 0]]
 
 
-@pytest.mark.parametrize(("directions", "d", "latents"), [(32, 64, 64), (64, 64, 128)])
+@pytest.mark.parametrize(("directions", "d", "latents"), [(32, 64, 64), pytest.param(64, 64, 128, marks=pytest.mark.slow)])
 def test_planted_directions_are_found(directions, d, latents):
     truth, x = planted(directions, d, 6000, 3, seed=1)
     for sae in train_sae(x, latents=latents, k=3, seeds=(1,), steps=1000, batch_size=512):
@@ -144,7 +144,9 @@ def test_planted_directions_are_found(directions, d, latents):
         assert float((sae.reconstruct(x) - x).square().sum() / (x - x.mean(0)).square().sum()) < 0.02
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize(
+    "architecture", ["topk", "batchtopk", *(pytest.param(name, marks=pytest.mark.slow) for name in ("jumprelu", "standard"))]
+)
 def test_each_architecture_learns_and_fires_as_often_as_asked(architecture):
     _, x = planted(24, 32, 4000, 3, seed=2)
     x = 7 * x + drawn(32, seed=3)  # neither centred nor of unit size
@@ -212,6 +214,7 @@ def test_a_resumed_training_ends_at_the_very_weights(architecture, tmp_path, mon
         train_sae(x, **asked, checkpoint=tmp_path / "sae.safetensors")
 
 
+@pytest.mark.slow
 def test_rows_that_are_rebuilt_exactly_leave_finite_weights():
     """Two points, most latents dead: the auxiliary loss has nothing left to divide by."""
     x = torch.zeros(300, 8)
