@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tunescope.features.delta_manifest import SCHEMA
-from tunescope.features.delta_norms import root_mean_square
-from tunescope.features.delta_store import DeltaStore, StoredRows
-from tunescope.features.shards import write_shard
+from tunescope.dictionaries.delta_manifest import SCHEMA
+from tunescope.dictionaries.delta_norms import root_mean_square
+from tunescope.dictionaries.delta_store import DeltaStore, StoredRows
+from tunescope.dictionaries.shards import write_shard
 
 from pairing import Line, Pairs, within
 

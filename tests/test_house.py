@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -67,6 +68,14 @@ def test_imports_go_down_only(path):
         elif there not in {here, "__version__"}:
             below = RANK[here] < RANK[there] or RANK[here] == RANK[there] == BOTTOM
             assert below, f"{here} imports {name}, which stands above or beside it"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_benchmarks_import_what_is_there(path):
+    for name in (name for name in imports(path) if name.startswith("tunescope.")):
+        module, _, member = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), member) or importlib.util.find_spec(name), f"{path.name}: there is no {name}"
+
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
