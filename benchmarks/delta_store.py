@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from pairing import Line, Pairs, within
 from tunescope.dictionaries.delta_manifest import SCHEMA
 from tunescope.dictionaries.delta_norms import root_mean_square
 from tunescope.dictionaries.delta_store import DeltaStore, StoredRows
 from tunescope.dictionaries.shards import write_shard
-
-from pairing import Line, Pairs, within
 
 THREADS = 1
 ROWS, WIDTH, SHARD, BATCH, WINDOW = 262_144, 384, 16_384, 4096, 4  # 400 MB in float32
