@@ -70,7 +70,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class Update:
-    """name: the plan's. update, options: of `ts.finetune`. tau: of equal-step, a number or "paired". schedule: what differs from the plan's."""
+    """name: the plan's. update, options: of `ts.finetune`. tau: of equal-step, a number or "paired".
+
+    schedule: what differs from the plan's.
+    """
 
     name: str
     update: str
