@@ -154,7 +154,7 @@ def test_each_architecture_learns_and_fires_as_often_as_asked(architecture):
     (sae,) = train_sae(x, latents=48, k=k, architecture=architecture, seeds=(0,), steps=800, batch_size=256)
     codes = sae.encode(x)
     unexplained = float((sae.reconstruct(x) - x).square().sum() / (x - x.mean(0)).square().sum())
-    assert unexplained < {"standard": 0.4, "jumprelu": 0.2}.get(architecture, 0.1)
+    assert unexplained < {"standard": 0.4}.get(architecture, 0.1)
     assert unexplained == pytest.approx(sae.metadata["unexplained"], rel=0.3)
     assert float((codes > 0).sum(1).float().mean()) == pytest.approx(k, rel=0.15)
     assert torch.allclose(sae.decoder.norm(dim=1), torch.ones(48), atol=1e-6)

@@ -1,4 +1,4 @@
-"""JumpReLU and the L1-trained ReLU: any number of latents fires, and a pressure brings their mean number to k."""
+"""JumpReLU and the L1-trained ReLU: any number of latents fires, and a price brings their mean number to k."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tunescope.dictionaries.firing import Firing, Relu, Threshold
 
 _BANDWIDTH = 0.05  # width of the window around a threshold whose pre-activations teach it, in standard deviations of a random direction
 _FIRST_THRESHOLD = 0.1
-_FIRST_PRESSURE = 0.01
+_LEAST_PRESSURE, _MOST_PRESSURE, _GROWTH = 0.001, 100.0, 1.02  # on the way to k of a JumpReLU: first, last, and times a step
+_FIRST_PRESSURE = 0.01  # of L1
 _HASTE = 0.02  # power of the ratio of active latents to k by which the pressure grows in a step
 
 
@@ -38,20 +39,26 @@ class Jump(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class JumpReluTraining:
-    """A threshold per latent, learned with a price on every latent that fires (Rajamanoharan et al. 2024, arXiv:2407.14435)."""
+    """A threshold per latent, learned with the price (L0 / k − 1)² (Rajamanoharan et al. 2024, arXiv:2407.14435, section 6).
+
+    The price rises from step to step: too high at first, it kills latents before they have learned anything; at the end it leaves L0 at k.
+    A training of a few hundred steps is over before, and fires more often than k.
+    """
 
     k: int
 
     def begin(self, weights: Weights) -> None:
         weights.more["log_threshold"] = torch.full_like(weights.bias, _FIRST_THRESHOLD).log()
-        weights.memory["pressure"] = torch.full((), _FIRST_PRESSURE)
+        weights.memory["pressure"] = torch.full((), _LEAST_PRESSURE)
 
     def step(self, weights: Weights, x: Tensor, dead: Tensor | None) -> Step:
         def codes_of(pre: Tensor, leaves: Tensors) -> tuple[Tensor, Tensor]:
             codes, fires = Jump.apply(pre.relu(), leaves["log_threshold"].exp())
-            return codes, fires.sum(1).mean() / self.k
+            return codes, (fires.sum(1).mean() / self.k - 1).square()
 
-        return _led_step(weights, x, dead, self.k, codes_of)
+        step = _led_step(weights, x, dead, None, codes_of)
+        weights.memory["pressure"].mul_(_GROWTH).clamp_(max=_MOST_PRESSURE)
+        return step
 
     def firing(self, weights: Weights, scale: float) -> Firing:
         return Threshold(weights.more["log_threshold"].exp() * scale)
