@@ -139,6 +139,10 @@ def test_the_bases_own_dictionary_may_be_given(found, models, texts, tmp_path):
     assert places(given.payload["verdicts"]) == {(2, "rank2")}
     with pytest.raises(InputError, match="of layer 2 .* and layer 1 was asked for"):
         ts.features(models / "base", models / "rank2", texts, out=tmp_path / "wrong", **asked | {"layers": 1})
+    (narrow,) = ts.train_sae(base_rows.batches(64, seed=0, epoch=0).__next__()[:, :10], latents=12, k=2, seeds=(0,), steps=2)
+    with pytest.raises(InputError, match="reads activations of width 10, layer 2 of the base has"):
+        ts.features(models / "base", models / "rank2", texts, out=tmp_path / "wrong", **asked | {"dictionary": narrow})
+    assert not (tmp_path / "wrong").exists(), "said before the models are run"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunescope.comparison.features.control_models import CONTROL, control_models
-from tunescope.comparison.features.fitness import check_dictionaries, check_rows, texts_held_out, told, weights_of
+from tunescope.comparison.features.fitness import check_rows, read_dictionaries, texts_held_out, told, weights_of
 from tunescope.comparison.features.output import FeatureFolder
 from tunescope.comparison.features.request import CONTROLS, Request, named
 from tunescope.comparison.features.result import FeatureComparison
@@ -81,7 +81,7 @@ def features(
     own, models = load_several(base, sources, **loading)
     reading: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "max_length": max_length, "held_out_share": held_out_share}
     texts_held_out(corpus, held_out_share)
-    check_dictionaries(dictionary, request.layers)
+    given = read_dictionaries(dictionary, request.layers, width=own.anatomy.width)
     made_from = {"base": weights_of(own), "tuned": {name: weights_of(model) for name, model in models.items()}, "texts": corpus.sha256}
     stored = {"dictionary": told(dictionary), "store_dtype": store_dtype}
     with folder.held(request.describe() | reading | made_from | stored):
@@ -94,7 +94,7 @@ def features(
             **reading,
         )  # fmt: skip
         check_rows(store, request.layers, list(models))
-        work = Work(request, store, folder, Trainer(request, folder.training, device, progress), own, models, dictionary)
+        work = Work(request, store, folder, Trainer(request, folder.training, device, progress), own, models, given)
         payload = work.payload(corpus)
         folder.finish(payload)
     return FeatureComparison(payload, folder.path)

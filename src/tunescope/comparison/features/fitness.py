@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tunescope.dictionaries import DeltaStore, Dictionary
+from tunescope.dictionaries.formats import read_dictionary
 from tunescope.dictionaries.hygiene import held_out
 from tunescope.errors import InputError, NotEnoughRows
 from tunescope.models import Model
@@ -26,10 +27,39 @@ def told(dictionary: Any) -> Any:
     return dictionary.name if isinstance(dictionary, Dictionary) else None if dictionary is None else str(dictionary)
 
 
-def check_dictionaries(dictionary: Any, layers: Sequence[int]) -> None:
-    """Raises InputError for a dictionary of a layer that is not compared."""
-    if isinstance(dictionary, Mapping) and (idle := sorted(set(dictionary) - set(layers))):
+def read_dictionaries(asked: Any, layers: Sequence[int], *, width: int) -> dict[int, Dictionary]:
+    """The base's own dictionaries by layer, read; none where none was given.
+
+    Args: a dictionary or its place, or {layer: dictionary or place}; width: of the base's activations.
+
+    Raises: InputError (a layer that is not compared; another width or layer than asked), and as `read_dictionary`.
+    """
+    if asked is None:
+        return {}
+    if not isinstance(asked, Mapping):
+        one = _read(asked)
+        asked = dict.fromkeys(layers, one)
+    if idle := sorted(set(asked) - set(layers)):
         raise InputError(f"a dictionary of layer {idle[0]} was given, and layers {', '.join(map(str, layers))} are asked for")
+    found = {layer: _read(one) for layer, one in asked.items()}
+    for layer, one in found.items():
+        _check_fits(one, layer, width)
+    return found
+
+
+def _read(asked: Any) -> Dictionary:
+    return asked if isinstance(asked, Dictionary) else read_dictionary(asked)
+
+
+def _check_fits(dictionary: Dictionary, layer: int, width: int) -> None:
+    if dictionary.width != width:
+        raise InputError(f"'{dictionary.name}' reads activations of width {dictionary.width}, layer {layer} of the base has {width}")
+    said = dictionary.metadata.get("layer")
+    if said is not None and said != layer:
+        raise InputError(
+            f"'{dictionary.name}' is of layer {said} ({dictionary.metadata.get('hook_name', 'as its files say')}) and layer {layer} was "
+            f"asked for (0 is the embeddings, L what block L returns); ask for --layer {said}, or give the dictionary of layer {layer}"
+        )
 
 
 def texts_held_out(corpus: Corpus, share: float) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from tunescope.comparison.features.request import Request
-from tunescope.comparison.features.rows import BASE
 from tunescope.dictionaries import DeltaStore, Dictionary, train_sae
-from tunescope.dictionaries.formats import read_dictionary, save_dictionary
+from tunescope.dictionaries.formats import save_dictionary
 from tunescope.dictionaries.formats.hook_points import residual_hook
-from tunescope.errors import InputError, NotEnoughRows
+from tunescope.errors import NotEnoughRows
 
 Progress = Callable[[str, int, int], None]
 
@@ -59,26 +58,6 @@ class Trainer:
         """Of a control's rows in memory, from the first seed."""
         label, file = f"layer {layer} {name}, {control}", f"{control}.{layer}.{name}"
         return self.train(rows, label=label, file=file, width=rows.shape[1], seeds=self.request.seeds[:1])[0]
-
-
-def pretrained(given: Any, layer: int, store: DeltaStore, trainer: Trainer) -> Dictionary:
-    """The base's own dictionary of a layer: the one that was given, or one trained on the base's rows of the same tokens.
-
-    Raises: InputError (another width or layer than asked), and as `read_dictionary`.
-    """
-    if given is None:
-        return trainer.of_store(store, layer, BASE, seeds=trainer.request.seeds[:1])[0]
-    found = given if isinstance(given, Dictionary) else read_dictionary(given)
-    width = store.rows(layer, BASE, "train").width
-    if found.width != width:
-        raise InputError(f"'{found.name}' reads activations of width {found.width}, layer {layer} of the base has {width}")
-    said = found.metadata.get("layer")
-    if said is not None and said != layer:
-        raise InputError(
-            f"'{found.name}' is of layer {said} ({found.metadata.get('hook_name', 'as its files say')}) and layer {layer} was asked for "
-            f"(0 is the embeddings, L what block L returns); ask for --layer {said}, or give the dictionary of layer {layer}"
-        )
-    return found
 
 
 def keep(dictionaries: list[Dictionary], folder: Path, *, layer: int, name: str, model: str) -> list[str]:

@@ -13,7 +13,7 @@ from tunescope.comparison.features.output import FeatureFolder
 from tunescope.comparison.features.payload import SCHEMA, SECTIONS, flags_of
 from tunescope.comparison.features.request import Request
 from tunescope.comparison.features.rows import BASE, TRAINED, PlaceRows, shuffled_pairs, spread
-from tunescope.comparison.features.trained import Trainer, keep, pretrained, staged
+from tunescope.comparison.features.trained import Trainer, keep, staged
 from tunescope.dictionaries import DeltaStore, Dictionary
 from tunescope.dictionaries.alignment_tables import alignment_table
 from tunescope.dictionaries.chance_dictionaries import norm_matched_noise
@@ -43,7 +43,7 @@ class Work:
     trainer: Trainer
     base: Model
     tuned: Mapping[str, Model]
-    given: Any
+    given: Mapping[int, Dictionary]
 
     def payload(self, corpus: Corpus) -> dict[str, Any]:
         """features.json."""
@@ -79,9 +79,8 @@ class Work:
         }
 
     def _base_side(self, layer: int) -> BaseSide:
-        given = self.given.get(layer) if isinstance(self.given, Mapping) else self.given
-        dictionary = pretrained(given, layer, self.store, self.trainer)
-        return BaseSide(dictionary, Spectrum.of(spread(self.store, layer, BASE, "train", TRAINED)))
+        own = self.given.get(layer) or self.trainer.of_store(self.store, layer, BASE, seeds=self.request.seeds[:1])[0]
+        return BaseSide(own, Spectrum.of(spread(self.store, layer, BASE, "train", TRAINED)))
 
     def _place(self, corpus: Corpus, layer: int, name: str, side: BaseSide, found: dict[str, list[Row]]) -> list[Dictionary]:
         saes = self.trainer.of_store(self.store, layer, name, seeds=self.request.seeds)
