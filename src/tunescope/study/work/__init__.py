@@ -1,0 +1,28 @@
+"""What a run does: from its spec to its rows. One file a kind; adding a kind is a file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tunescope.errors import UnknownName
+from tunescope.study.row import Row
+from tunescope.study.run_spec import RunSpec
+
+Tell = Callable[[int, int, str], None]  # (step, steps, what)
+
+
+def work(spec: RunSpec, folder: Path, tell: Tell) -> Iterable[Row]:
+    """Make one run in its own folder, going on from what is there; folders of the runs it needs lie beside it, by their hashes.
+
+    Raises: UnknownName (kind), and what training and measuring raise.
+    """
+    from tunescope.study.work.compared import compared
+    from tunescope.study.work.featured import featured
+    from tunescope.study.work.perturbed import perturbed
+    from tunescope.study.work.trained import trained
+
+    kinds = {"tune": trained, "perturb": perturbed, "compare": compared, "features": featured}
+    if spec.kind not in kinds:
+        raise UnknownName("kind of run", spec.kind, kinds)
+    return kinds[spec.kind](spec, folder, tell)
