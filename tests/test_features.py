@@ -145,6 +145,34 @@ def test_the_bases_own_dictionary_may_be_given(found, models, texts, tmp_path):
     assert not (tmp_path / "wrong").exists(), "said before the models are run"
 
 
+@pytest.fixture(scope="module")
+def partly(models, texts, tmp_path_factory):
+    """Three adapters: of both blocks, of the last alone, and one whose update is 0."""
+    home = tmp_path_factory.mktemp("partly")
+    save_adapter(home / "last", models / "base", r=2, target_modules=["layers.1.self_attn.q_proj"], seed=3)
+    save_adapter(home / "idle", models / "base", r=2, target_modules=["q_proj"], lora_alpha=0)
+    tuned = {"both": models / "rank2", "last": home / "last", "idle": home / "idle"}
+    return ts.features(models / "base", tuned, texts, out=home / "features", **ASKED)
+
+
+def test_where_one_of_several_changed_nothing_it_is_shown_and_the_others_are_compared(partly):
+    payload = partly.payload
+    verdicts = {(row["layer"], row["name"]): row["verdict"] for row in payload["verdicts"]}
+    unmoved = {(1, "last"), (1, "idle"), (2, "idle")}
+    assert {place for place, word in verdicts.items() if word == "nothing changed"} == unmoved
+    for section in ("quality", "alignment", "dictionaries", "pages"):
+        assert places(payload[section]) == set(verdicts) - unmoved
+    assert {(row["layer"], row["name"]): row["norm"] == 0 for row in payload["norms"] if row["name"] in ("both", "last", "idle")} == {
+        place: place in unmoved for place in verdicts
+    }
+    pairs = {row["sides"] for row in payload["tables"] if row["layer"] == 2}
+    assert any("both" in sides and "last" in sides for sides in pairs)
+    assert not any("idle" in sides for sides in pairs)
+    page = (partly.folder / "report.html").read_text(encoding="utf-8")
+    assert "changed nothing at layers 1 and 2" in page
+    assert "0 comparisons" not in page
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

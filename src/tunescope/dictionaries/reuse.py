@@ -106,5 +106,5 @@ def _reaches_across(share: Figure, verdict: str) -> bool:
 
 def _number(share: float) -> str:
     if share < LITTLE:
-        return f"less than {LITTLE:g}"
-    return f"{share:.0f}" if share >= 10 else f"{share:.2g}"
+        return f"less than {LITTLE:g}".replace("0.", ".")
+    return f"{share:.0f}" if share >= 10 else f"{share:.2g}".removeprefix("0")

@@ -102,7 +102,7 @@ def _by_place(payload: reading.Payload, drawn: dict[str, dict], kind: str) -> li
         chart = f"{kind}_{order}"
         lines = rows(payload, place) if rows else []
         said = {"reconstruction": tables.improvement, "density": _density}.get(kind)
-        if chart in drawn or lines:
+        if lines or (chart in drawn and not rows):
             out.append({
                 "layer": place[0], "name": place[1], "chart": chart if chart in drawn else "", "rows": lines,
                 "said": said(payload, place) if said else "", "origins": tables.origins(payload, place),

@@ -10,12 +10,14 @@ from tunescope.report.numbers import MISSING, count, percent, three
 from tunescope.report.reading import Payload
 
 NEW, REUSED, PARTLY, NOTHING, UNDECIDED = "new", "reused", "partly reused", "nothing above its floor", "undecided"
+UNMOVED = "nothing changed"
 _SAYS = {
     NEW: ("wrote new features at", "new"),
     REUSED: ("reused the base’s features at", "reused"),
     PARTLY: ("partly reused the base’s features at", "partly reused"),
     NOTHING: ("wrote nothing above its floor at", "nothing above the floor"),
     UNDECIDED: ("is undecided at", "undecided"),
+    UNMOVED: ("changed nothing at", "nothing changed"),
 }
 CLASSES = {NEW: "rewritten", REUSED: "untouched", PARTLY: "refined"}
 _SEVERAL = 3  # tuned models that a headline can name

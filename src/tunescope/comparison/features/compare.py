@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunescope.comparison.features.control_models import CONTROL, control_models
-from tunescope.comparison.features.fitness import check_rows, read_dictionaries, texts_held_out, told, weights_of
+from tunescope.comparison.features.fitness import read_dictionaries, texts_held_out, told, unmoved_places, weights_of
 from tunescope.comparison.features.output import FeatureFolder
 from tunescope.comparison.features.request import CONTROLS, Request, named
 from tunescope.comparison.features.result import FeatureComparison
@@ -93,8 +93,8 @@ def features(
             dtype=store_dtype, noise="noise" in request.controls, base_rows=True, announce=announce, progress=staged(progress, "deltas"),
             **reading,
         )  # fmt: skip
-        check_rows(store, request.layers, list(models))
-        work = Work(request, store, folder, Trainer(request, folder.training, device, progress), own, models, given)
+        unmoved = unmoved_places(store, request.layers, list(models))
+        work = Work(request, store, folder, Trainer(request, folder.training, device, progress), own, models, given, unmoved)
         payload = work.payload(corpus)
         folder.finish(payload)
     return FeatureComparison(payload, folder.path)

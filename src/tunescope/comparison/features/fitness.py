@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunescope.dictionaries import DeltaStore, Dictionary
@@ -72,15 +72,21 @@ def texts_held_out(corpus: Corpus, share: float) -> None:
         )
 
 
-def check_rows(store: DeltaStore, layers: Iterable[int], names: Sequence[str]) -> None:
-    """Raises NotEnoughRows where too few tokens are held out, InputError where a tuned model changed nothing at a layer."""
-    for layer in layers:
-        for name in names:
-            rows, kept = store.rows(layer, name, "train"), store.rows(layer, name, "held_out")
-            if kept.rows < TOKENS:
-                raise NotEnoughRows(f"{kept.rows} tokens are held out, and at least {TOKENS} are needed; give more or longer texts")
-            if rows.rms == 0:
-                raise InputError(
-                    f"the delta of '{name}' at layer {layer} is the same at every token, 0 or a constant: nothing before it was tuned; "
-                    "leave the layer or the model out"
-                )
+def unmoved_places(store: DeltaStore, layers: Sequence[int], names: Sequence[str]) -> frozenset[tuple[int, str]]:
+    """Every (layer, tuned model) whose delta is the same at every token, 0 or a constant: there is nothing to train on.
+
+    Raises: NotEnoughRows where too few tokens are held out, InputError where no delta is anything else.
+    """
+    kept = store.rows(layers[0], names[0], "held_out").rows
+    if kept < TOKENS:
+        raise NotEnoughRows(f"{kept} tokens are held out, and at least {TOKENS} are needed; give more or longer texts")
+    places = [(layer, name) for layer in layers for name in names]
+    found = frozenset(place for place in places if store.rows(*place, "train").rms == 0)
+    if len(found) == len(places):
+        said = " and ".join(f"'{name}' at layer {layer}" for layer, name in places[:2])
+        more = "" if len(places) <= 2 else f", and {len(places) - 2} more places"
+        raise InputError(
+            f"the delta of {said}{more} is the same at every token, 0 or a constant: nothing before it was tuned; "
+            "ask for a layer behind what was tuned, or give a model that was"
+        )
+    return found

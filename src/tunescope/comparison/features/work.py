@@ -23,6 +23,7 @@ from tunescope.dictionaries.feature_reading import NearestIn, read_features
 from tunescope.dictionaries.placed_rows import PlacedRows
 from tunescope.dictionaries.quality import DEFINITIONS, QualitySums
 from tunescope.dictionaries.recovered import behaviour_recovered
+from tunescope.dictionaries.reuse import RULE
 from tunescope.dictionaries.spectrum import Spectrum
 from tunescope.identity import versions
 from tunescope.models import Model
@@ -30,6 +31,7 @@ from tunescope.models.heads import NoLanguageHead
 from tunescope.texts import Corpus
 from tunescope.version import __version__
 
+UNMOVED = {"verdict": "nothing changed", "words": "the delta is the same at every token, 0 or a constant: nothing before it was tuned"}
 NEAREST = 3  # of the base's features that are named beside each feature
 
 
@@ -44,6 +46,7 @@ class Work:
     base: Model
     tuned: Mapping[str, Model]
     given: Mapping[int, Dictionary]
+    unmoved: frozenset[tuple[int, str]]  # nothing is trained there
 
     def payload(self, corpus: Corpus) -> dict[str, Any]:
         """features.json."""
@@ -55,7 +58,10 @@ class Work:
             spectra[layer] = side.spectrum
             found["spectrum"].append({"layer": layer, **spectrum_row(side.spectrum, name=BASE, rank=None)})
             for name in self.tuned:
-                trained[layer, name] = self._place(corpus, layer, name, side, found)
+                if (layer, name) in self.unmoved:
+                    found["verdicts"].append({"layer": layer, "name": name, "noise_r2": None, **UNMOVED})
+                else:
+                    trained[layer, name] = self._place(corpus, layer, name, side, found)
             found["controls"] += self._controls(layer, side)
         recovered, unsaid = self._recovered(corpus, trained)
         manifest, models = self.store.manifest, (self.base, *self.tuned.values())
@@ -70,10 +76,10 @@ class Work:
             "request": self.request.describe(),
             "norms": self._norms(),
             **found,
-            "tables": _tables(trained, spectra, list(self.tuned)),
+            "tables": _tables(trained, spectra),
             "recovered": recovered,
             "pages": [{"layer": layer, "name": name} for layer, name in trained],
-            "definitions": DEFINITIONS,
+            "definitions": DEFINITIONS | {"verdict": RULE},
             "warnings": sorted({*corpus.warnings, *unsaid, *(said for model in models for said in model.warnings)}),
             "versions": versions(),
         }
@@ -117,9 +123,10 @@ class Work:
         }
         means: dict[tuple[str, int | str], Any] = {(name, layer): self.store.rows(layer, name, "train").mean for layer, name in trained}
         reading: dict[str, Any] = {name: manifest[name] for name in ("batch_size", "max_length", "prompt")}
+        moved = {name: self.tuned[name] for name, _ in spliced}
         try:
             found = behaviour_recovered(
-                self.base, self.tuned, corpus, spliced, means=means, held_out_share=manifest["held_out"], **reading,
+                self.base, moved, corpus, spliced, means=means, held_out_share=manifest["held_out"], **reading,
                 progress=staged(self.trainer.progress, "behaviour recovered"),
             )  # fmt: skip
         except NoLanguageHead as error:
@@ -145,7 +152,7 @@ class Work:
                 norms = self.store.norms("train")[stream, layer]
                 most = largest(spread(self.store, layer, stream, "held_out", TRAINED))
                 found.append({"control": control, "layer": layer, "name": None, "relative": norms.relative, "largest": most})
-        for name in self.tuned:
+        for name in (name for name in self.tuned if (layer, name) not in self.unmoved):
             if "random" in asked:
                 stream = f"{CONTROL}random-{name}"
                 rows = PlaceRows.of(self.store, layer, stream, least=self._latents(layer))
@@ -174,15 +181,17 @@ class Work:
         ]
 
 
-def _tables(trained: Mapping[tuple[int, str], list[Dictionary]], spectra: Mapping[int, Spectrum], names: list[str]) -> list[Row]:
+def _tables(trained: Mapping[tuple[int, str], list[Dictionary]], spectra: Mapping[int, Spectrum]) -> list[Row]:
     """Adapter × adapter at each layer, and layer × layer of each adapter, where there are two or more."""
     found, layers = [], sorted(spectra)
-    if len(names) > 1:
-        for layer in layers:
-            table = alignment_table({name: trained[layer, name] for name in names}, activations=spectra[layer])
+    for layer in layers:
+        adapters = {name: saes for (at, name), saes in trained.items() if at == layer}
+        if len(adapters) > 1:
+            table = alignment_table(adapters, activations=spectra[layer])
             found += [{"layer": layer, "name": None, **row.as_dict()} for row in table.rows("adapter")]
-    if len(layers) > 1:
-        for name in names:
-            table = alignment_table({str(layer): trained[layer, name] for layer in layers}, activations=spectra[layers[-1]])
+    for name in dict.fromkeys(name for _, name in trained):
+        places = {str(layer): trained[layer, name] for layer in layers if (layer, name) in trained}
+        if len(places) > 1:
+            table = alignment_table(places, activations=spectra[layers[-1]])
             found += [{"layer": None, "name": name, **row.as_dict()} for row in table.rows("layer")]
     return found
