@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tunescope.dictionaries.dictionary import Dictionary
+from tunescope.dictionaries.strongest import Fired
 from tunescope.errors import InputError
 
 
@@ -21,12 +22,10 @@ def explained_shares(dictionary: Dictionary, batches: Iterable[Tensor]) -> Float
     """
     if dictionary.scaling is not None:
         raise InputError(f"'{dictionary.name}' scales every token, so what one of its features writes depends on all others")
-    norms = dictionary.decoder.double().square().sum(1)
-    growth, spread = torch.zeros_like(norms), None
+    growth, spread = torch.zeros(dictionary.latents, dtype=torch.float64, device=dictionary.decoder.device), None
     for x in batches:
-        codes = dictionary.encode(x)
-        error = x.to(dictionary.decoder) - (dictionary.decode(codes) if dictionary.skip is None else dictionary.reconstruct(x))
-        growth += (codes * (error @ dictionary.decoder.T)).sum(0, dtype=torch.float64).mul(2) + codes.double().square().sum(0) * norms
+        fired = Fired.of(dictionary, x.to(dictionary.decoder))
+        growth += torch.bincount(fired.places.latent, weights=fired.growth, minlength=dictionary.latents)
         sums = _sums(x)
         spread = sums if spread is None else spread + sums
     if spread is None:
