@@ -78,10 +78,14 @@ def _lines(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def width(changes: Sequence[float]) -> tuple[list[float] | None, str | None]:
     """Each block's share of the total change, from 1 − CKA; None with the reason where nothing changed."""
-    total = float(np.sum(changes))
-    if total <= 0:
-        return None, "no block changed, so there are no shares"
-    return [float(change) / total for change in changes], None
+    (found,) = shares(np.asarray([changes], float))
+    return (None, "no block changed, so there are no shares") if np.isnan(found).any() else (found.tolist(), None)
+
+
+def shares(changes: np.ndarray) -> np.ndarray:
+    """Each block's share of the total change of its curve, of r curves (r, l); a row of NaN where the total is not above 0."""
+    total = changes.sum(1, keepdims=True)
+    return np.divide(changes, total, out=np.full(changes.shape, np.nan), where=total > 0)
 
 
 def status(cka: float, *, noise: float | None, saturated: bool) -> str:

@@ -1,17 +1,12 @@
-"""The published tables as they were printed: a data frame each, and the depth study's runs as curves."""
+"""The published tables: what each is from, and the depth study's runs as curves."""
 
 from __future__ import annotations
 
-import csv
 import functools
 from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING
 
 from tunescope.errors import UnknownName
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tunescope.reference.folder import table
 
 _DEPTH = "Decomposing the Depth Profile of Fine-Tuning"
 _DRIFT = "Geometric Drift Metrics are Insufficient (Tonmoy 2026)"
@@ -59,10 +54,9 @@ def runs(measure: str) -> tuple[PublishedRun, ...]:
     if measure not in _METRICS:
         raise UnknownName("published measure", measure, _METRICS)
     curves: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for row in _rows("depth_profiles"):
-        if row["metric"] == _METRICS[measure]:
-            key = (row["model"], row["objective"], row["condition"])
-            curves.setdefault(key, []).append((float(row["depth"]), float(row["value"])))
+    for row in table("depth_profiles").itertuples():
+        if row.metric == _METRICS[measure]:
+            curves.setdefault((row.model, row.objective, row.condition), []).append((row.depth, row.value))
     return tuple(PublishedRun(*key, *zip(*sorted(points), strict=True)) for key, points in curves.items())
 
 
@@ -70,25 +64,6 @@ def runs(measure: str) -> tuple[PublishedRun, ...]:
 def widths() -> dict[str, tuple[float, ...]]:
     """The printed width table: per model the share of the change at each of the seven depths."""
     shares: dict[str, list[tuple[float, float]]] = {}
-    for row in _rows("width_profiles"):
-        shares.setdefault(row["model"], []).append((float(row["depth"]), float(row["share"])))
+    for row in table("width_profiles").itertuples():
+        shares.setdefault(row.model, []).append((row.depth, row.share))
     return {model: tuple(share for _, share in sorted(points)) for model, points in shares.items()}
-
-
-def table(name: str) -> pd.DataFrame:
-    """One of the tables as printed. Raises UnknownName, listing the nearest."""
-    import pandas as pd
-
-    if name not in TABLES:
-        raise UnknownName("published table", name, TABLES)
-    with _file(name).open(encoding="utf-8") as file:
-        return pd.read_csv(file)
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    with _file(name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _file(name: str):
-    return resources.files("tunescope.reference").joinpath(f"{name}.csv")
