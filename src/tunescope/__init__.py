@@ -73,6 +73,7 @@ _HOME = {
     "read_trajectory": "training",
     "reembedding": "outcome.reembedding",
     "relative_drift": "geometry.front",
+    "replay": "study.replay",
     "retrieval": "outcome.retrieval",
     "row_cosine": "geometry.front",
     "rsa": "geometry.front",

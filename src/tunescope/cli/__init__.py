@@ -15,6 +15,7 @@ from tunescope.cli.features import features
 from tunescope.cli.perturb import perturb
 from tunescope.cli.power import power
 from tunescope.cli.probe_audit import probe_audit
+from tunescope.cli.study import study
 from tunescope.cli.tune import tune
 from tunescope.version import __version__
 
@@ -36,6 +37,7 @@ app.command(no_args_is_help=True)(power)
 app.command("probe-audit", no_args_is_help=True)(probe_audit)
 app.command(no_args_is_help=True)(doctor)
 app.command()(demo)
+app.add_typer(study)
 
 
 def _version(asked: bool) -> None:

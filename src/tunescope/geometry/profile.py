@@ -45,8 +45,8 @@ def locality(depths: Sequence[float], changes: Sequence[float]) -> Locality:
     if not len(x):
         return Locality(None, None, None, True)
     found = localities(x, y[None])
-    numbers = (float(values[0]) for values in (found.slope, found.rank_slope, found.peak_depth))
-    return Locality(*(None if np.isnan(number) else number for number in numbers), monotone=bool(found.monotone[0]))
+    slope, rank_slope, peak = (None if np.isnan(of[0]) else float(of[0]) for of in (found.slope, found.rank_slope, found.peak_depth))
+    return Locality(slope, rank_slope, peak, bool(found.monotone[0]))
 
 
 def localities(depths: np.ndarray, changes: np.ndarray) -> Localities:

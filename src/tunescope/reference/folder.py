@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -33,7 +34,7 @@ def table(name: str, folder: str | Path | None = None) -> pd.DataFrame:
     if not lines:
         raise FormatError(f"{file} has a header and no line; give the table as it was printed, or the numbers in its place")
     _once(file, columns, lines)
-    return pd.DataFrame(lines, columns=list(columns.names)).astype({name: "float64" for name in columns.numbers})
+    return pd.DataFrame(lines, columns=list(columns.names)).astype(dict.fromkeys(columns.numbers, "float64"))
 
 
 def _file(name: str, folder: str | Path | None) -> Traversable:
@@ -51,9 +52,8 @@ def _file(name: str, folder: str | Path | None) -> Traversable:
 def _lines(file: Traversable, columns: Columns) -> list[tuple[int, dict[str, str]]]:
     """The lines under the header with their numbers, empty ones left out."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.reader(opened, strict=True)
-            cells = [(reader.line_num, line) for line in reader if line]
+        reader = csv.reader(io.StringIO(file.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        cells = [(reader.line_num, line) for line in reader if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"{file} is not a CSV table in UTF-8: {error}") from error
     header = [cell.strip() for cell in cells[0][1]] if cells else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -151,7 +150,7 @@ def _condition(study: str, model: str, condition: str) -> Line:
 
 def _similarities(about: Line, texts: str | None, *, sds: Mapping[str, float] = MappingProxyType({}), **values: float) -> Iterator[Line]:
     """Rows of NPS and CKA of the deployed embedding, those that were printed."""
-    make = partial(dict, about, subject="geometry", texts=texts, where="output")
+    place = about | {"subject": "geometry", "texts": texts, "where": "output"}
     for measure, value in values.items():
         if value == value:
-            yield make(measure=measure, value=value, change=1 - value, sd=sds.get(measure))
+            yield place | {"measure": measure, "value": value, "change": 1 - value, "sd": sds.get(measure)}

@@ -136,7 +136,7 @@ def _read(grid: Grid, embeddings: np.ndarray) -> list[Grid]:
         if not held.any():
             continue
         units = np.eye(size + 1) if held is known else np.eye(size, size + 1, k=1)
-        reading = np.array([published_profile(unit[1:], embeddings=unit[0] if held is known else None).values for unit in units])
+        reading = np.array([published_profile(unit[1:].tolist(), embeddings=unit[0] if held is known else None).values for unit in units])
         curve = np.column_stack([embeddings[held], grid.changes[held]]) if held is known else grid.changes[held]
         made.append(Grid(np.array(NOMINAL_DEPTHS), curve @ reading, grid.lines[held]))
     return made

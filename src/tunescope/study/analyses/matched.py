@@ -57,6 +57,6 @@ def ratio_test(found: pd.DataFrame, *, conditions: Sequence[str] | None = None, 
         raise InputError(f"a ratio test over {', '.join(sorted(means['model'].unique()))} asked for; choose one model")
     gained = means.loc[means["damage"] <= 0, "condition"]
     if len(gained):
-        raise InputError(f"{', '.join(gained)} lost nothing, so a ratio of losses has no value; compare differences instead (`at_one_drift`)")
+        raise InputError(f"{', '.join(gained)} lost nothing, so a ratio of losses has no value; compare differences (`at_one_drift`)")
     damage = float(means["damage"].max() / means["damage"].min())
     return RatioTest(drift, damage, damage / drift, rule, damage / drift >= rule, means.sort_values("drift", ignore_index=True))

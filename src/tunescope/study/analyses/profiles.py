@@ -44,7 +44,12 @@ def profiles(rows: pd.DataFrame, *, measure: str | None = None, axis: str = "blo
 
 
 def profile_table(
-    rows: pd.DataFrame, *, measure: str, by: Sequence[str] = ("model", "objective", "update"), axis: str = "blocks", checkpoint: str = "last"
+    rows: pd.DataFrame,
+    *,
+    measure: str,
+    by: Sequence[str] = ("model", "objective", "update"),
+    axis: str = "blocks",
+    checkpoint: str = "last",
 ) -> pd.DataFrame:
     """The mean curve of every group: the columns `by`, depth, change, sd (over curves, NaN for one) and curves.
 

@@ -20,7 +20,7 @@ _RUN = ("study", "run", "side", "texts", "epoch", "step")
 
 @dataclass(frozen=True)
 class Signs:
-    """Values above, below and at 0, how many there are, and the exact two-sided p that above and below are as likely; left_out: no number."""
+    """Values above, below and at 0, of n, and the exact two-sided p that above and below are as likely; left_out: lines without one."""
 
     positive: int
     negative: int

@@ -40,5 +40,6 @@ def variance_shares(
             raise InputError(f"η² of {name} asked for, but {lacking}; leave it out of factors, or choose the lines that vary in it")
         groups = known.groupby(name, observed=True)[value].agg(["mean", "size"])
         between = float((groups["size"] * (groups["mean"] - x.mean()) ** 2).sum())
-        lines.append({"factor": name, "eta2": between / total, "chance": (len(groups) - 1) / (len(x) - 1), "groups": len(groups), "n": len(x)})
+        chance = (len(groups) - 1) / (len(x) - 1)
+        lines.append({"factor": name, "eta2": between / total, "chance": chance, "groups": len(groups), "n": len(x)})
     return pd.DataFrame(lines).sort_values(["eta2", "factor"], ascending=[False, True], ignore_index=True)

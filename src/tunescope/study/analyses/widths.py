@@ -69,4 +69,4 @@ def _one_grid_a_group(found: Curves, by: Sequence[str], axis: str) -> None:
     marked = marked[marked["grid"] >= 0]
     kinds = marked.groupby(list(by), dropna=False)["grid"].nunique() if by else marked[["grid"]].nunique()
     if (kinds > 1).any():
-        raise InputError(f"the curves of {kinds.idxmax()} were read at {kinds.max()} sets of depths; ask for axis='published' or more of by")
+        raise InputError(f"the curves of {kinds.idxmax()} have {kinds.max()} sets of depths; ask for axis='published' or more of by")
