@@ -32,7 +32,8 @@ def driving(folder: StudyFolder, *, beat: float = BEAT, stale: float = STALE) ->
     local = folder.place.local
     with flocked(local / LOCK, wait=False) if local is not None else _leased(folder, beat, stale) as held:
         if not held:
-            raise OutputError(f"{told(owner(folder))} is running the study in '{folder.url}'; wait for it, or name another folder with --out")
+            who = told(owner(folder))
+            raise OutputError(f"{who} is running the study in '{folder.url}'; wait for it, or name another folder with --out")
         if local is not None:
             _sign(folder, _self())
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tunescope.study.driver_lock import driving
 from tunescope.study.folder import PARQUET, StudyFolder
@@ -18,7 +18,9 @@ from tunescope.study.run_spec import RunSpec
 class Executor(Protocol):
     """Where runs are made."""
 
-    threads: int | None
+    @property
+    def threads(self) -> int | None:
+        """Threads of a run; None leaves them as they are."""
 
     def room(self) -> bool:
         """Whether one more run may be submitted now."""
@@ -121,8 +123,9 @@ def _end(folder: StudyFolder, jobs: dict[str, Job], ended: Ended, retries: int, 
 def _tell(folder: StudyFolder, job: Job, trace: str | None = None) -> None:
     """A state that the run's own process does not tell; how far it came is kept."""
     before = folder.state(job.run) or {}
-    kept = {name: before[name] for name in ("step", "steps", "what", "seconds") if name in before}
-    folder.write_state(job.run, {**kept, "state": job.state, "errors": list(job.errors), **({"trace": trace} if trace else {})})
+    kept: dict[str, Any] = {name: before[name] for name in ("step", "steps", "what", "seconds") if name in before}
+    kept |= {"trace": trace} if trace else {}
+    folder.write_state(job.run, {**kept, "state": job.state, "errors": list(job.errors)})
 
 
 def _requeue(folder: StudyFolder, jobs: dict[str, Job]) -> None:

@@ -8,8 +8,8 @@
     driver.json, driver.lock         who is running the study at this moment
     ledger.parquet                   all rows once more, made anew whenever `tunescope study run` ends
 
-On a disk, also one that several hosts share, runs work in runs/<run>. Behind another fsspec URL they work in a scratch folder of the host and
-are uploaded when they are finished, so that a killed run goes on where it was only on the same host; its rows are as whole as on a disk.
+On a disk, also one that several hosts share, runs work in runs/<run>. Behind another fsspec URL they work in a scratch folder of the host
+and are uploaded when they are finished, so that a killed run goes on where it was only on the same host; its rows are as whole as on a disk.
 """
 
 from __future__ import annotations
@@ -89,9 +89,11 @@ class StudyFolder:
         """Take away rows that a copy has cut short, so that their runs are done again; returns those runs."""
         cut = []
         for run, size in self.finished().items():
-            told = (self.state(run) or {}).get("bytes")
-            whole = size == told if told is not None else (self.rows_of(run).read() or b"").endswith(b"\n")
-            if not whole:
+            told = self.state(run) or {}
+            if size == told.get("bytes"):
+                continue
+            rows = self.rows_of(run).read() or b""
+            if not rows.endswith(b"\n") or rows.count(b"\n") < told.get("rows", 1):
                 self.rows_of(run).remove()
                 cut.append(run)
         return cut

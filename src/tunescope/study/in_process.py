@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from tunescope.errors import InputError
-from tunescope.study.jobs import Resources
+from tunescope.study.jobs import ANY, Resources
 from tunescope.study.perform import Assignment, Ended, perform
 
 
@@ -20,7 +20,7 @@ from tunescope.study.perform import Assignment, Ended, perform
 class InProcess:
     """One after the other. resources: only the cores count here."""
 
-    resources: Resources = Resources()
+    resources: Resources = ANY
     _given: list[Assignment] = field(default_factory=list)
 
     @property
@@ -53,7 +53,7 @@ class Processes:
     """`workers` processes that make one run after the other, each with its share of the cores. They end with this process."""
 
     workers: int
-    resources: Resources = Resources()
+    resources: Resources = ANY
     _there: list[_Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -68,13 +68,12 @@ class Processes:
         return sum(worker.run is not None for worker in self._there) < self.workers
 
     def submit(self, given: Assignment) -> None:
-        idle = next((worker for worker in self._there if worker.run is None and worker.process.is_alive()), None)
+        self._there = [worker for worker in self._there if worker.run is not None or worker.process.is_alive()]
+        idle = next((worker for worker in self._there if worker.run is None), None)
         worker = idle or self._begin()
         worker.run = given.run
-        try:
+        with suppress(OSError):  # it has just died, which `poll` finds
             worker.pipe.send(given)
-        except OSError:
-            pass  # it has just died, which `poll` finds
 
     def poll(self, seconds: float) -> Iterable[Ended]:
         heard = wait([worker.pipe for worker in self._there if worker.run is not None], timeout=seconds)
@@ -132,7 +131,7 @@ def _how(code: int | None) -> str:
 
 
 @contextmanager
-def _environment(**values: str):  # type: ignore[no-untyped-def]
+def _environment(**values: str) -> Iterator[None]:
     """Variables that are set for a process that is begun meanwhile."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -22,8 +22,8 @@ class Tell(Protocol):
     def __call__(self, step: int, steps: int, what: str) -> None: ...
 
 
-# How a run is made: the folder is its own, kept between attempts, so that a work that was killed goes on from what it left there; the folders
-# of the runs it needs lie beside it, under their hashes. The rows say study="" where only the study's ledger knows.
+# How a run is made. The folder is its own and kept between attempts, so that a work that was killed goes on from what it left there; the
+# folders of the runs it needs lie beside it, under their hashes. study, wall_s and peak_mb of the rows are filled in.
 Work = Callable[[RunSpec, Path, Tell], Iterable[Row]]
 
 
@@ -38,6 +38,9 @@ class Resources:
     def __post_init__(self) -> None:
         if (self.cpus is not None and self.cpus < 1) or self.gpus < 0 or (self.memory is not None and self.memory <= 0):
             raise InputError(f"a run with {self} asked for; give at least one core, and no negative amounts")
+
+
+ANY = Resources()
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def jobs_of(specs: Iterable[RunSpec]) -> dict[str, Job]:
     for spec in specs:
         job = Job(spec.hash, spec)
         if job.run in jobs:
-            raise InputError(f"'{jobs[job.run].name}' and '{job.name}' are the same run ({job.run[:12]}) by two names; leave one out of the plan")
+            both = f"'{jobs[job.run].name}' and '{job.name}'"
+            raise InputError(f"{both} are the same run ({job.run[:12]}) by two names; leave one out of the plan")
         jobs[job.run] = job
     for job in jobs.values():
         missing = next((need for need in job.spec.needs if need not in jobs), None)

@@ -65,13 +65,12 @@ def write_parquet(frame: pandas.DataFrame, path: str | Path) -> None:
 
 
 def _to_pandas(table: pyarrow.Table) -> pandas.DataFrame:
-    found = table.to_pandas(integer_object_nulls=False)
-    whole = {name: "Int64" for name in WHOLE}
     import pandas
 
-    for name in whole:  # exact also beyond 2**53, which floats with NaN are not
+    found = table.to_pandas(integer_object_nulls=False)
+    for name in WHOLE:  # exact also beyond 2**53, which floats with NaN are not
         found[name] = table[name].to_pandas(types_mapper={table.schema.field(name).type: pandas.Int64Dtype()}.get)
-    return found.astype({name: "str" for name in found.columns if name not in whole and found[name].dtype == object})
+    return found.astype({name: "str" for name in found.columns if found[name].dtype == object})
 
 
 def _tables(path: str | Path) -> list[pyarrow.Table]:

@@ -100,8 +100,9 @@ def of_this_schema(table: pyarrow.Table, *, name: str) -> pyarrow.Table:
     """The table with the columns of `Row`, in their order and types. Raises FormatError naming the schema found."""
     found = table["schema"].unique().to_pylist() if "schema" in table.column_names else [None]
     other = next((each for each in found if each != SCHEMA), None) if found != [None] else "none"
-    if len(table) and (other is not None or set(table.column_names) != set(COLUMNS)):
-        told = f"schema {other!r} found" if other is not None else f"columns {', '.join(sorted(set(table.column_names) ^ set(COLUMNS)))} differ"
+    apart = sorted(set(table.column_names) ^ set(COLUMNS))
+    if len(table) and (other is not None or apart):
+        told = f"schema {other!r} found" if other is not None else f"columns {', '.join(apart)} differ"
         raise FormatError(f"{name}: {told}, this version reads {SCHEMA!r}")
     return table.select(COLUMNS).cast(arrow_schema()) if len(table) else arrow_schema().empty_table()
 

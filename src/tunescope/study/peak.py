@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def reset_peak() -> None:
     """Forget what earlier runs of this process held, where the system can (Linux)."""
-    try:
+    with suppress(OSError):  # then the peak is of the process's whole life
         _CLEAR.write_text("5")
-    except OSError:
-        pass  # then the peak is of the process's whole life
     if cuda := _cuda():
         cuda.reset_peak_memory_stats()
 
@@ -30,7 +30,7 @@ def peak_mb() -> float:
     return max(host, cuda.max_memory_allocated() if cuda else 0) / 1e6
 
 
-def _cuda():  # type: ignore[no-untyped-def]
+def _cuda() -> Any:
     """torch.cuda, if it is in use."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None

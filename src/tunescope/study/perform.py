@@ -61,7 +61,8 @@ def perform(given: Assignment) -> Ended:
     local = given.folder.place.local
     try:
         if given.folder.record(missing_ok=True) is None:
-            raise OutputError(f"'{given.folder.url}' is not there on host {platform.node()}; a study of several hosts needs a folder they share")
+            here = f"'{given.folder.url}' is not there on host {platform.node()}"
+            raise OutputError(f"{here}; a study of several hosts needs a folder they share")
         lock = flocked(local / STATES / f".{given.run}.lock", wait=True) if local is not None else nullcontext(True)
         with lock, _threads(given.threads):
             if given.run not in given.folder.finished():
