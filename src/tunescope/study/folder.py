@@ -9,7 +9,7 @@
     ledger.parquet                   all rows once more, made anew whenever `tunescope study run` ends
 
 On a disk, also one that several hosts share, runs work in runs/<run>. Behind another fsspec URL they work in a scratch folder of the host
-and are uploaded when they are finished, so that a killed run goes on where it was only on the same host; its rows are as whole as on a disk.
+and are uploaded when finished, so that a killed run goes on where it was only on the same host; its rows are as whole as on a disk.
 """
 
 from __future__ import annotations

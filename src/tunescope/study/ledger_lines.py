@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 _TYPES = {each.name: str(each.type).removesuffix(" | None") for each in fields(Row)}
-TEXT = tuple(name for name in COLUMNS if _TYPES[name] == "str")
 WHOLE = tuple(name for name in COLUMNS if _TYPES[name] == "int")
-REAL = tuple(name for name in COLUMNS if _TYPES[name] == "float")
+REQUIRED = tuple(each.name for each in fields(Row) if str(each.type) == "str")
 
 
 def lines(rows: Iterable[Row]) -> bytes:
@@ -43,7 +42,7 @@ def lines(rows: Iterable[Row]) -> bytes:
 def _plain(name: str, value: Any, row: Row) -> Any:
     """The value as JSON has it: numpy's numbers become Python's."""
     kind = _TYPES[name]
-    if value is None and (name not in ("study", "run", "kind", "model", "subject", "measure", "condition", "schema")):
+    if value is None and name not in REQUIRED:
         return None
     if kind == "str" and isinstance(value, str):
         return value
@@ -99,11 +98,13 @@ def parse_lines(content: bytes, *, name: str) -> pyarrow.Table:
 def of_this_schema(table: pyarrow.Table, *, name: str) -> pyarrow.Table:
     """The table with the columns of `Row`, in their order and types. Raises FormatError naming the schema found."""
     found = table["schema"].unique().to_pylist() if "schema" in table.column_names else [None]
-    other = next((each for each in found if each != SCHEMA), None) if found != [None] else "none"
     apart = sorted(set(table.column_names) ^ set(COLUMNS))
-    if len(table) and (other is not None or apart):
-        told = f"schema {other!r} found" if other is not None else f"columns {', '.join(apart)} differ"
-        raise FormatError(f"{name}: {told}, this version reads {SCHEMA!r}")
+    if other := [each for each in found if each != SCHEMA]:
+        raise FormatError(f"{name}: schema {other[0]!r} found, this version reads {SCHEMA!r}")
+    if apart and len(table):
+        raise FormatError(f"{name}: columns {', '.join(apart)} differ, this version reads {SCHEMA!r}")
+    if lacking := [each for each in REQUIRED if len(table) and table[each].null_count]:
+        raise FormatError(f"{name}: rows without {', '.join(lacking)}; {SCHEMA!r} has it in every row")
     return table.select(COLUMNS).cast(arrow_schema()) if len(table) else arrow_schema().empty_table()
 
 
