@@ -9,8 +9,8 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pandas
 import pytest
-from toy_study import row, spec
 
+from toy_study import row, spec
 from tunescope.errors import FormatError, InputError
 from tunescope.study.ledger import frame, read_ledger, write_parquet
 from tunescope.study.ledger_lines import lines

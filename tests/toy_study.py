@@ -20,7 +20,8 @@ TEXTS = Measurement((Source("anchors", "anchors.txt"),))
 
 def spec(condition="fine", *, seed=0, kind="tune", like=None, **schedule) -> RunSpec:
     change = None if like is None else Change("like", "gaussian", like=like)
-    return RunSpec(kind, condition, Model("toy", "toy"), TEXTS, seed=seed, change=change, schedule={"steps": 8, "condition": condition, **schedule})
+    schedule = {"steps": 8, "of": condition, **schedule}  # a condition's name alone makes no other run
+    return RunSpec(kind, condition, Model("toy", "toy"), TEXTS, seed=seed, change=change, schedule=schedule)
 
 
 def specs(count: int, **schedule) -> tuple[RunSpec, ...]:
@@ -82,8 +83,8 @@ def main() -> int:
         executor = OnRay(asked.address, Resources(cpus=1))
     else:
         executor = InProcess() if asked.how == "in-process" else Processes(2, Resources(cpus=1))
-    told = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    jobs = execute("toy", specs(asked.runs, steps=asked.steps, sleep=asked.sleep), work, executor, out=asked.out, announce=told)
+    runs = specs(asked.runs, steps=asked.steps, sleep=asked.sleep)
+    jobs = execute("toy", runs, work, executor, out=asked.out, announce=lambda line: sys.stderr.write(f"{line}\n"))
     return int(any(job.state == FAILED for job in jobs))
 
 
