@@ -43,7 +43,8 @@ for job in execute("toy", given, work, OnRay({nodes.address!r}, Resources(cpus=1
     print(job.spec.condition, job.state, *job.errors, sep="|")
 """
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.stdout.splitlines() == [
+    said = [line for line in done.stdout.splitlines() if "(raylet)" not in line]  # what Ray itself says of a process that died
+    assert said == [
         "always|failed|ValueError: loss is nan at step 0|ValueError: loss is nan at step 0",
         "once|done|ValueError: loss is nan at step 0",
         "die|done|its process died (WorkerCrashedError)",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class OnRay:
             raise InputError("this process is connected to Ray already; call ray.shutdown() first")
         own = {"include_dashboard": False} if self.address == LOCAL else {}
         try:
+            _knock(self.address)
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             said = str(error).strip().splitlines()[0]
@@ -95,6 +97,13 @@ class OnRay:
             self._ray.cancel(reference, force=True)
         self._running.clear()
         self._ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray itself waits minutes for somebody."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _imported() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +92,8 @@ def run(
     executor = _executor(workers, ray, cpus, gpus, memory)
     folder = StudyFolder.at(out, scratch=scratch)
     try:
-        with watched(folder, show=not json) as announce:
+        # what libraries print while runs are made is no part of the answer
+        with redirect_stdout(sys.stderr), watched(folder, show=not json) as announce:
             jobs = execute(
                 read.name, specs, work, executor, out=out, retries=retries, conditions=only or (), scratch=scratch, announce=announce
             )
