@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,13 +60,20 @@ class Nodes:
     def stop(self, name: str) -> None:
         """The node and all its processes, whether its raylet lives or not."""
         node = self._nodes.pop(name)
-        try:
-            theirs = psutil.Process(node.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            theirs = []
-        for each in [*theirs, node]:
-            try:
-                os.kill(each.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        end = time.monotonic() + 30
+        while theirs := [each for each in psutil.pids() if _session(each) == node.pid]:
+            assert time.monotonic() < end, f"processes {theirs} of node {name} do not end"
+            for each in theirs:
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+            node.poll()
+            time.sleep(0.05)
         node.wait()
+
+
+def _session(pid: int) -> int | None:
+    """All processes of a node are of one session; None for one that has ended."""
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            return os.getsid(pid)
+    return None

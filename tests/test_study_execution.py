@@ -12,7 +12,7 @@ from dataclasses import replace
 import pandas
 import pytest
 
-from toy_drivers import alive, begin, computed, environment, recorded, status_or_none, until
+from toy_drivers import alive, begin, computed, end_drivers, environment, recorded, status_or_none, until
 from toy_study import row, spec, specs, work
 from tunescope.errors import InputError, OutputError, UnknownName
 from tunescope.study.driver_lock import driving
@@ -29,6 +29,12 @@ ONE = Resources(cpus=1)
 
 def run(out, given, *, executor=None, work=work, **options):
     return {job.name: job for job in execute("toy", given, work, executor or InProcess(), out=out, **options)}
+
+
+@pytest.fixture(autouse=True)
+def no_driver_is_left():
+    yield
+    end_drivers()
 
 
 @pytest.mark.parametrize("executor", [InProcess(), InProcess(ONE), Processes(2, ONE)], ids=["here", "one thread", "processes"])

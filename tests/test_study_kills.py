@@ -12,13 +12,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from toy_drivers import begin, computed, environment, kill, recorded, status_or_none, until
+from toy_drivers import begin, computed, end_drivers, environment, kill, recorded, status_or_none, until
 from toy_study import specs
 from tunescope.study.jobs import DONE, RUNNING
 
 RUNS, STEPS, SLEEP = 8, 20, 0.1
 SIZE = ("--runs", str(RUNS), "--steps", str(STEPS), "--sleep", str(SLEEP))
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def no_driver_is_left():
+    yield
+    end_drivers()
 
 
 class Disturbed:

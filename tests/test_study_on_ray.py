@@ -8,13 +8,19 @@ import sys
 import pytest
 
 import toy_study
-from toy_drivers import begin, computed, environment, recorded, status_or_none, until
+from toy_drivers import begin, computed, end_drivers, environment, recorded, status_or_none, until
 from toy_study import specs
 from tunescope.errors import InputError
 from tunescope.study.jobs import Resources
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 from ray_nodes import Nodes
+
+
+@pytest.fixture(autouse=True)
+def no_driver_is_left():
+    yield
+    end_drivers()
 
 
 @pytest.fixture(scope="module")

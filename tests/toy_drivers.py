@@ -36,7 +36,19 @@ def environment() -> dict[str, str]:
 def begin(out, how: str, *options: str) -> subprocess.Popen:
     """A driver of the toy study, in a process of its own."""
     command = [sys.executable, toy_study.__file__, str(out), how, *options]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _begun.append(subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    return _begun[-1]
+
+
+_begun: list[subprocess.Popen] = []
+
+
+def end_drivers() -> None:
+    """Also those of a test that failed; their workers, and a Ray of their own, end with them."""
+    while _begun:
+        driver = _begun.pop()
+        driver.kill()
+        driver.wait()
 
 
 def until(true, seconds: float = 60.0):
