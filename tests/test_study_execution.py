@@ -225,7 +225,7 @@ def test_status_tells_step_and_time_left_from_files_alone(tmp_path):
     assert (running.step, running.steps, running.what, running.pid) == (4, 10, "train", os.getpid())
     assert running.eta_s == pytest.approx(6 * 0.6, rel=0.4)  # a busy machine sleeps longer
     assert first.driver.startswith(f"process {os.getpid()} of ")
-    assert first.eta_s is None  # nothing is finished yet that would tell of the other run
+    assert first.eta_s == pytest.approx((6 + 10) * 0.6, rel=0.4)  # the other run is taken to be as long
     assert second.eta_s == pytest.approx(6 * 0.6, rel=0.4)
     done = status(StudyFolder.at(tmp_path))
     assert (done.driver, done.eta_s, done.counts) == (None, None, {QUEUED: 0, RUNNING: 0, DONE: 2, FAILED: 0})

@@ -103,20 +103,28 @@ def _left(state: dict[str, Any], now: float) -> float | None:
 
 
 def _eta(runs: Iterable[RunStatus]) -> float | None:
-    """Seconds until the study is done: what is left, at the mean time of a finished run of the kind, over as many at once as run now."""
+    """Seconds until the study is done: what is left, at the usual time of a run of the kind, over as many at once as run now."""
     runs = tuple(runs)
     running = [run for run in runs if run.state == RUNNING]
+    usual = _usual(runs)
+    if not running or not usual:
+        return None
+    left = [_remaining(run, usual) for run in runs if run.state in (QUEUED, RUNNING)]
+    return max(max(run.eta_s or 0.0 for run in running), sum(left) / len(running))
+
+
+def _usual(runs: Iterable[RunStatus]) -> dict[str, float]:
+    """Mean seconds of a run by its kind, of those that are done and of those that can tell when they will be; "" is of any kind."""
     spent: dict[str, list[float]] = {}
     for run in runs:
-        if run.state == DONE and run.seconds:
-            spent.setdefault(run.kind, []).append(run.seconds)
-    usual = {kind: statistics.fmean(seconds) for kind, seconds in spent.items()}
-    if not running:
-        return None
-    left = 0.0
-    for run in runs:
-        if run.state in (QUEUED, RUNNING):
-            if run.eta_s is None and run.kind not in usual:
-                return None
-            left += run.eta_s if run.eta_s is not None else max(0.0, usual[run.kind] - (run.seconds if run.state == RUNNING else 0.0))
-    return left / len(running)
+        whole = run.seconds if run.state == DONE else run.seconds + run.eta_s if run.eta_s is not None else 0.0
+        for kind in (run.kind, "") if whole else ():
+            spent.setdefault(kind, []).append(whole)
+    return {kind: statistics.fmean(seconds) for kind, seconds in spent.items()}
+
+
+def _remaining(run: RunStatus, usual: dict[str, float]) -> float:
+    """Seconds of one run; a kind of which nothing is known yet takes as long as the others."""
+    if run.eta_s is not None:
+        return run.eta_s
+    return max(0.0, usual.get(run.kind, usual[""]) - (run.seconds if run.state == RUNNING else 0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,7 +108,7 @@ def run(
     else:
         typer.echo(shown(status(folder)))
         typer.echo(f"rows     {out}/ledger.parquet")
-    _end(jobs)
+    _end(jobs, out)
 
 
 def _executor(workers: int, ray: str | None, cpus: int | None, gpus: float, memory: float | None) -> Executor:
@@ -132,12 +132,15 @@ def _executor(workers: int, ray: str | None, cpus: int | None, gpus: float, memo
     return executor
 
 
-def _end(jobs: Iterable[Job]) -> None:
-    """One line for each run that failed, and exit status 1."""
+def _end(jobs: Collection[Job], out: str) -> None:
+    """One line for each run that failed, one that says what to do, and exit status 1."""
+    from tunescope.study.folder import STATES
     from tunescope.study.jobs import FAILED
 
     failed = [job for job in jobs if job.state == FAILED]
     for job in failed:
         typer.secho(f"tunescope: '{job.name}' failed: {job.errors[-1]}", err=True, fg=typer.colors.RED)
     if failed:
+        what = f"where each was raised is in {out.rstrip('/')}/{STATES}; the same command tries them again"
+        typer.secho(f"tunescope: {len(failed)} of {len(jobs)} runs failed; {what}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1)
