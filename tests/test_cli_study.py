@@ -67,7 +67,6 @@ def test_failed_runs_are_told_with_what_to_do_and_the_others_are_done(planned, t
     assert code == 1
     assert "study    toy: 1 done, 1 failed\nfailed   always toy seed 0: ValueError: loss is nan at step 0\n" in out
     assert err.endswith(
-        "tunescope: 'always toy seed 0' failed: ValueError: loss is nan at step 0\n"
         f"tunescope: 1 of 2 runs failed; where each was raised is in {tmp_path}/states; the same command tries them again\n"
     )
     assert err.count("again    always") == 1

@@ -133,14 +133,11 @@ def _executor(workers: int, ray: str | None, cpus: int | None, gpus: float, memo
 
 
 def _end(jobs: Collection[Job], out: str) -> None:
-    """One line for each run that failed, one that says what to do, and exit status 1."""
+    """Of runs that failed one line that says what to do, and exit status 1."""
     from tunescope.study.folder import STATES
     from tunescope.study.jobs import FAILED
 
-    failed = [job for job in jobs if job.state == FAILED]
-    for job in failed:
-        typer.secho(f"tunescope: '{job.name}' failed: {job.errors[-1]}", err=True, fg=typer.colors.RED)
-    if failed:
+    if failed := sum(job.state == FAILED for job in jobs):
         what = f"where each was raised is in {out.rstrip('/')}/{STATES}; the same command tries them again"
-        typer.secho(f"tunescope: {len(failed)} of {len(jobs)} runs failed; {what}", err=True, fg=typer.colors.RED)
+        typer.secho(f"tunescope: {failed} of {len(jobs)} runs failed; {what}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1)
