@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from tunescope.demo import ADAPTERS, MAX_LENGTH, TEXTS, demo_base
-from tunescope.demo.documentation import docstring_pairs, held_out
+from tunescope.demo.documentation import training_pairs
 from tunescope.models import load_pair
 from tunescope.texts import as_corpus
 from tunescope.training import finetune, perturb_to
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def train(out: Path) -> None:
     """Train both adapters into `out`, and log how they went and what matches them."""
-    pairs = [pair for pair in docstring_pairs() if not held_out(pair[0])]
+    pairs = training_pairs()
     for objective, settings in SETTINGS.items():
         run = finetune(
             str(demo_base()), objective=objective, pairs=pairs, settings=settings, options={"rank": RANK}, epochs=EPOCHS, seed=SEED,

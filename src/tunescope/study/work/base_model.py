@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunescope.errors import InputError
 from tunescope.identity import spec_hash
+from tunescope.study.embedded import packaged_model
 from tunescope.study.run_spec import Model, Pretraining
 from tunescope.study.work.sources import texts_of
 
@@ -28,8 +29,8 @@ def load_base(model: Model, runs: Path) -> Loaded:
 
 
 def place_of(model: Model, runs: Path) -> str:
-    """Its hub id or folder; it is made first where the study makes it."""
-    return model.place if model.pretrain is None else str(made(model.pretrain, runs))
+    """Its hub id or folder, a package's too; it is made first where the study makes it."""
+    return packaged_model(model.place) if model.pretrain is None else str(made(model.pretrain, runs))
 
 
 def made(asked: Pretraining, runs: Path) -> Path:

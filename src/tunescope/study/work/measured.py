@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tunescope.identity import spec_hash, versions
 from tunescope.study.row import Row
 from tunescope.study.run_spec import RunSpec, Source
-from tunescope.study.work.sources import pairs_of, texts_of
+from tunescope.study.work.sources import collection_of, pairs_of, texts_of
 
 if TYPE_CHECKING:
     from tunescope.comparison import Comparison
@@ -67,7 +67,7 @@ def outcome_requests(
     for source in labels:
         yield source.name, {"texts": texts_of(source), "labels": source.labels or "label"}
     for source in retrieval:
-        yield source.name, {"texts": None, "sample": 64, "retrieval": source.place}
+        yield source.name, {"texts": None, "sample": 64, "retrieval": collection_of(source)}
     for source in lm:
         yield source.name, {"texts": None, "sample": 64, "lm": {source.name: texts_of(source).texts}}
 
@@ -106,7 +106,8 @@ def distance_rows(subject: Subject, spec: RunSpec, base: Any) -> Iterator[Row]:
     read: dict[str, Any] = {"texts": asked.texts and texts_of(asked.texts), "pairs": asked.pairs and pairs_of(asked.pairs)}
     settings = {asked.objective: asked.settings} if asked.settings else None
     found = objective_distance(base, asked.objective, **read, settings=settings, seed=spec.seed)
-    for row in found.payload["objectives"]:
+    rows = found.payload["objectives"]
+    for row in [row for row in rows if not row["is_reference"]] or rows:  # the reference itself is at no distance
         for name, number in row["distances"].items():
             cell = number if isinstance(number, Mapping) else {"value": number}
             numbers = {key: cell.get(key) for key in ("low", "high", "null")}

@@ -50,7 +50,8 @@ def run_of(spec: RunSpec, base: Any, folder: Path, tell: Tell) -> Any:
     lasting = {name: schedule[name] for name in OF_RUN if name in schedule}
     finetune(
         base, objective=objective.objective, settings=objective.settings or None, update=update.update, options=update.options or None,
-        tau=update.tau, texts=objective.texts and texts_of(objective.texts), pairs=objective.pairs and pairs_of(objective.pairs),
+        tau=update.tau, texts=objective.texts and texts_of(objective.texts, chats=chats),
+        pairs=objective.pairs and pairs_of(objective.pairs),
         labels=objective.texts.labels if objective.texts else None, out=place, resume=resume, seed=spec.seed,
         schedule={name: value for name, value in schedule.items() if name not in OF_RUN}, trajectory=None,
         progress=lambda stage, done, total: tell(done, total, stage), **lasting,

@@ -1,0 +1,93 @@
+"""What the parts that load torch know by name, for those that must not: a test holds every table here against the registry it repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+LEFT, BOTH, EITHER = "left", "both", "either"
+TEXTS, PAIRS, LABELS, CONVERSATIONS = "texts", "pairs", "labels", "conversations"
+
+
+@dataclass(frozen=True)
+class KnownObjective:
+    """needs: what an item is. reads: the direction in which a model must read: left (causal), both (masked), either.
+
+    passes: forward passes a text, for estimates.
+    """
+
+    needs: str
+    reads: str
+    settings: tuple[str, ...] = ()
+    passes: int = 1
+
+
+_VIEWS = ("pooling", "views")
+OBJECTIVES: Mapping[str, KnownObjective] = MappingProxyType(
+    {
+        "mlm": KnownObjective(TEXTS, BOTH, ("share", "head")),
+        "nsp": KnownObjective(TEXTS, BOTH),
+        "span-denoise": KnownObjective(TEXTS, BOTH, ("share", "head")),
+        "causal-lm": KnownObjective(TEXTS, LEFT),
+        "causal-span": KnownObjective(TEXTS, LEFT, ("share",)),
+        "simcse": KnownObjective(TEXTS, EITHER, ("temperature", *_VIEWS), 2),
+        "barlow-twins": KnownObjective(TEXTS, EITHER, ("weight", *_VIEWS), 2),
+        "sft": KnownObjective(CONVERSATIONS, LEFT),
+        "contrastive": KnownObjective(PAIRS, EITHER, ("temperature", "query_prompt", "passage_prompt", "pooling", "chunk"), 2),
+        "classify": KnownObjective(LABELS, EITHER, ("classes", "pooling")),
+    }
+)
+VIEWS = ("auto", "forced", "native", "as-published")
+
+# Update rules and their options; "top-k" is asked for as "top-2", equal-step also as "lora+equal-step".
+UPDATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "standard": ("weight_decay", "decay"),
+        "uniform": ("weight_decay",),
+        "lora": ("weight_decay", "rank", "alpha", "dropout", "targets"),
+        "frozen-norm": ("weight_decay",),
+        "frozen-interior": ("weight_decay",),
+        "top-k": ("weight_decay", "k"),
+        "bitfit": ("weight_decay",),
+        "equal-step": ("weight_decay", "on", "tau"),
+    }
+)
+
+# Kinds of `ts.perturb`: what each takes beside a seed.
+CHANGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "dropout": (),
+        "gaussian": ("sigma", "layers"),
+        "interpolate": ("alpha", "like", "layers"),
+        "random-direction": ("scale", "like", "layers"),
+        "random-rank": ("scale", "like", "layers"),
+        "rounding": ("bits",),
+    }
+)
+PARAMETERS = ("sigma", "alpha", "scale")  # that `ts.perturb_to` finds
+
+MEASURES = (
+    "cka", "debiased_cka", "procrustes", "nps", "isotropy", "rbf_cka", "rsa", "cca", "svcca", "pwcca", "linear_r2", "mutual_knn",
+    "trustworthiness", "continuity", "relative_drift", "row_cosine", "subspace_overlap", "change_rank", "mean_cosine", "partition_ratio",
+)  # fmt: skip
+RETRIEVAL = ("ndcg@10", "ndcg_exp@10", "mrr@10", "map", "recall@10", "recall@100")
+PROBES = ("accuracy",)
+LANGUAGE = ("loss", "perplexity", "bits_per_byte")
+DISTANCES = ("procrustes", "cosine", "cosine_128", "cosine_32", "pearson", "fisher_cosine", "debiased_cka")
+FEATURES = (
+    "delta_norm", "relative_delta_norm", "r2", "r2_centred", "constant_share", "l0", "density", "dead_share", "raw_cka",
+    "behaviour_recovered",
+)  # fmt: skip
+SUBJECTS = ("geometry", "outcome", "distance", "features", "cost")
+
+SCHEDULE = (
+    "epochs", "steps", "checkpoints", "max_length", "batch_size", "accumulate", "lr", "drawn_lr", "schedule", "warmup", "clip",
+    "precision", "activation_checkpointing",
+)  # fmt: skip
+# Arguments of `ts.diff` and of `ts.features` that a plan may give as measure.options.
+DIFF_OPTIONS = ("layers", "pooling", "batch_size", "max_length", "dtype", "device", "method", "seed")
+FEATURE_OPTIONS = (
+    "layers", "dictionary", "latents", "k", "architecture", "seeds", "steps", "controls", "kind", "held_out_share", "max_length",
+    "batch_size", "store_dtype", "device", "dtype",
+)  # fmt: skip
