@@ -31,7 +31,7 @@ def expand(plan: Plan, *, content: LocalContent | None = None) -> tuple[RunSpec,
         for spec in makers.block(block, specs, where=f"{plan.origin}, runs[{number}]"):
             key = spec.condition, spec.model.name, spec.seed
             if key in specs:
-                raise InputError(f"{plan.origin}, runs[{number}]: '{spec.condition}' of {spec.model.name}, seed {spec.seed}, is planned twice")
+                raise InputError(f"{plan.origin}, runs[{number}]: '{spec.condition}' of {spec.model.name} seed {spec.seed} is planned twice")
             specs[key] = spec
     runs = tuple(specs.values())
     jobs_of(runs)
@@ -59,9 +59,7 @@ class _Maker:
     def _spec(self, block: Block, chosen: Mapping[str, Any], done: Mapping[tuple[str, str, int], RunSpec], where: str) -> RunSpec:
         model = self.content.model(self.plan.models[chosen["model"]])
         measurement = self._measurement(block, chosen["anchors"], where)
-        spec = RunSpec(
-            block.kind, self._condition(block, chosen), model, measurement, seed=chosen["seed"], regime=block.regime
-        )  # fmt: skip
+        spec = RunSpec(block.kind, self._condition(block, chosen), model, measurement, seed=chosen["seed"], regime=block.regime)
         if chosen["objective"]:
             objective = self._objective(chosen, where)
             update, schedule = self._updated(block, self.plan.updates[chosen["update"]])
@@ -124,6 +122,8 @@ class _Maker:
                 raise UnknownName(f"option of what {where} measures", name, options)
         if block.kind == "features" and ("layers" not in found.options or len(found.texts) != 1):
             raise InputError(f"{where}: features need measure.options.layers, and one text set in measure.texts")
+        if isinstance(found.options.get("dictionary"), dict):  # keys of TOML are text
+            found = replace(found, options={**found.options, "dictionary": {int(at): each for at, each in found.options["dictionary"].items()}})
         return replace(
             found,
             texts=self._sources(found.texts, "texts"),
@@ -165,7 +165,7 @@ def _like(condition: str, spec: RunSpec, done: Mapping[tuple[str, str, int], Run
         conditions = {name for name, model, _ in done if model == spec.model.name}
         if condition not in conditions:
             raise UnknownName(f"condition before {where} of '{spec.model.name}'", condition, conditions)
-        raise InputError(f"{where}: '{condition}' of '{spec.model.name}' has no run of seed {spec.seed} to be like; give both the same seeds")
+        raise InputError(f"{where}: '{condition}' of '{spec.model.name}' has no run of seed {spec.seed}; give both the same seeds")
     if found.kind != "tune":
         raise InputError(f"{where}: '{condition}' is no training; a control can only be like a run that is trained")
     return found.hash

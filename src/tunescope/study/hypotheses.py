@@ -45,7 +45,7 @@ class Selection:
     def __str__(self) -> str:
         of = " ".join(str(each) for each in (self.condition, self.objective, self.update, self.model) if each)
         on = next((f" on {each}" for each in (self.task, self.texts) if each), "")
-        place = f" at {self.where}" if self.where and self.where != "output" else f" at layer {self.layer}" if self.layer is not None else ""
+        place = f" at {self.where}" if self.where not in (None, "output") else "" if self.layer is None else f" at layer {self.layer}"
         when = "" if self.at == END else f", epoch {self.at:g}" if not isinstance(self.at, str) else f", {self.at}"
         return f"{self.number} of {self.measure}{on}{place}{f' of {of}' if of else ''}{when}"
 

@@ -91,11 +91,11 @@ def check_pair(model: Model, objective: Objective, plan: Plan) -> None:
     for part in objective_parts(objective.objective):
         reads = known.OBJECTIVES[part].reads
         if reads == known.BOTH and left:
-            raise InputError(f"{part} reads a text from both sides, and '{model.name}' reads to the left only; use causal-lm or causal-span")
+            raise InputError(f"{part} reads both sides of a token, and '{model.name}' reads to the left only; use causal-lm or causal-span")
         if reads == known.LEFT and left is False:
             raise InputError(f"{part} asks for the next token, and '{model.name}' reads in both directions; use mlm or span-denoise")
-        family = family_of(model, plan)
-        if part == "nsp" and (family not in (None, "bert") or (pretraining(model) != UNKNOWN and "nsp" not in pretraining(model).split("+"))):
+        headless = pretraining(model) != UNKNOWN and "nsp" not in pretraining(model).split("+")
+        if part == "nsp" and (headless or family_of(model, plan) not in (None, "bert")):
             raise InputError(f"nsp needs the next-sentence head BERT was pretrained with, and '{model.name}' has none; use mlm or simcse")
 
 
@@ -211,12 +211,13 @@ def _check_measures(measures: Iterable[str], at: str, *, where: str) -> None:
 
 def _check_block(block: Block, plan: Plan, *, where: str) -> None:
     named("kind", [block.kind], KINDS, where=where)
-    for kind, names, declared in (
+    anchors = [name for each in block.anchors for name in each]
+    for kind, asked, declared in (
         ("model", (*block.models, *block.tuned), plan.models), ("objective", block.objectives, plan.objectives),
-        ("update rule", block.updates, plan.updates), ("change", block.changes, plan.changes),
-        ("corpus", block.corpora, plan.sources), ("anchor", [name for names in block.anchors for name in names], plan.sources),
+        ("update rule", block.updates, plan.updates), ("change", block.changes, plan.changes), ("corpus", block.corpora, plan.sources),
+        ("anchor", anchors, plan.sources),
     ):  # fmt: skip
-        named(kind, names, declared, where=where)
+        named(kind, asked, declared, where=where)
     _check_views(block.views, where=where)
     _check_schedule(block.schedule, where=f"{where}.schedule")
     _check_measures(block.measure.get("measures", ()), block.measure.get("at", "end"), where=f"{where}.measure")

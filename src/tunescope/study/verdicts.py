@@ -98,8 +98,8 @@ def _judged(hypothesis: Hypothesis, found: tuple[Number, ...]) -> tuple[str, str
         return SUPPORTED, f"{told}: {_bounds(hypothesis.supported, supported)}"
     against = [value for value in values if (not supported.holds(value) if falsified is None else falsified.holds(value))]
     if against:
-        region = f"not {_bounds(hypothesis.supported, supported)}" if hypothesis.falsified is None else _bounds(hypothesis.falsified, falsified)
-        return FALSIFIED, f"{told}: {region}"
+        asked = hypothesis.falsified
+        return FALSIFIED, f"{told}: {f'not {_bounds(hypothesis.supported, supported)}' if asked is None else _bounds(asked, falsified)}"
     return NOT_EVALUABLE, f"{told}: neither {hypothesis.supported} nor {hypothesis.falsified}, where no criterion decides"
 
 
@@ -178,8 +178,8 @@ def _number(selection: Selection, model: str, seed: int, rows: pd.DataFrame) -> 
     if value is None or math.isnan(value):
         raise _Unfit(f"{selection}: the row of {model}, seed {seed}, has no {selection.number}")
     low, high = (None if math.isnan(row[end]) else float(row[end]) for end in ("low", "high"))
-    has = low is not None and high is not None
-    return Number(model, seed, float(value), float(value) - low if has else None, high - float(value) if has else None)  # type: ignore[operator]
+    value = float(value)
+    return Number(model, seed, value) if low is None or high is None else Number(model, seed, value, value - low, high - value)
 
 
 def _slope(selection: Selection, rows: pd.DataFrame) -> float:
