@@ -31,7 +31,8 @@ def expand(plan: Plan, *, content: LocalContent | None = None) -> tuple[RunSpec,
         for spec in makers.block(block, specs, where=f"{plan.origin}, runs[{number}]"):
             key = spec.condition, spec.model.name, spec.seed
             if key in specs:
-                raise InputError(f"{plan.origin}, runs[{number}]: '{spec.condition}' of {spec.model.name} seed {spec.seed} is planned twice")
+                named = f"'{spec.condition}' of {spec.model.name} seed {spec.seed}"
+                raise InputError(f"{plan.origin}, runs[{number}]: {named} is planned twice; give one of them a condition of its own")
             specs[key] = spec
     runs = tuple(specs.values())
     jobs_of(runs)
@@ -122,8 +123,9 @@ class _Maker:
                 raise UnknownName(f"option of what {where} measures", name, options)
         if block.kind == "features" and ("layers" not in found.options or len(found.texts) != 1):
             raise InputError(f"{where}: features need measure.options.layers, and one text set in measure.texts")
-        if isinstance(found.options.get("dictionary"), dict):  # keys of TOML are text
-            found = replace(found, options={**found.options, "dictionary": {int(at): each for at, each in found.options["dictionary"].items()}})
+        own = found.options.get("dictionary")
+        if isinstance(own, dict):  # keys of TOML are text
+            found = replace(found, options={**found.options, "dictionary": {int(layer): each for layer, each in own.items()}})
         return replace(
             found,
             texts=self._sources(found.texts, "texts"),

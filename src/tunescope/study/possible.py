@@ -71,9 +71,9 @@ def local_folder(place: str, folder: Path) -> Path:
 
 def reads_left_only(model: Model, plan: Plan) -> bool | None:
     """Whether it is causal; None where nothing known says so."""
-    family = family_of(model, plan)
-    if family in FAMILIES:
-        return FAMILIES[family].causal
+    family = FAMILIES.get(family_of(model, plan) or "")
+    if family is not None:
+        return family.causal
     parts = pretraining(model).split("+")
     return True if "causal-lm" in parts else False if {"mlm", "nsp", "distillation"} & set(parts) else None
 

@@ -104,7 +104,8 @@ def _judged(hypothesis: Hypothesis, found: tuple[Number, ...]) -> tuple[str, str
 
 
 def _said(hypothesis: Hypothesis) -> str:
-    return str(hypothesis.on) if hypothesis.minus is None else f"{hypothesis.on}, minus that of {hypothesis.minus.condition or 'the other'},"
+    other = None if hypothesis.minus is None else hypothesis.minus.condition or hypothesis.minus.model or "the other"
+    return str(hypothesis.on) if other is None else f"{hypothesis.on}, minus that of {other},"
 
 
 def _bounds(asked: Region, resolved: Region | None) -> str:

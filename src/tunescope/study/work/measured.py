@@ -85,7 +85,8 @@ def outcome_rows(subject: Subject, found: Comparison, *, task: str) -> Iterator[
     identity = _identity(found)
     for row in found.outcomes:
         place = {"layer": row["layer"]} if isinstance(row["layer"], int) else {"where": row["layer"]}
-        shared: Mapping[str, Any] = {"subject": "outcome", "measure": row["metric"], "task": task, "n": row["n"], "identity": identity}
+        named = row["name"] if row["kind"] == "reembedding" else task  # an old index with new queries is another task
+        shared: Mapping[str, Any] = {"subject": "outcome", "measure": row["metric"], "task": named, "n": row["n"], "identity": identity}
         yield subject.with_(value=row["base"], side="base", **shared, **place)
         yield subject.with_(value=row["tuned"], side="tuned", change=row["delta"], low=row["low"], high=row["high"], **shared, **place)
 

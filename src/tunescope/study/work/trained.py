@@ -48,6 +48,7 @@ def run_of(spec: RunSpec, base: Any, folder: Path, tell: Tell) -> Any:
     resume = _goes_on(place)
     schedule = spec.schedule | update.schedule
     lasting = {name: schedule[name] for name in OF_RUN if name in schedule}
+    chats = objective.objective == "sft"
     finetune(
         base, objective=objective.objective, settings=objective.settings or None, update=update.update, options=update.options or None,
         tau=update.tau, texts=objective.texts and texts_of(objective.texts, chats=chats),
