@@ -69,13 +69,17 @@ class Claim:
 
 @dataclass(frozen=True)
 class Plan:
-    """text: the file as it is. origin: what the user called it. folder: that relative places are relative to."""
+    """sizes, rows, families: what is said of models and sources for estimates and checks.
+
+    text: the file as it is. origin: what the user called it. folder: that relative places are relative to.
+    """
 
     name: str
     about: str
     sources: Mapping[str, Source]
     models: Mapping[str, Model]
     sizes: Mapping[str, Size]
+    rows: Mapping[str, int]
     families: Mapping[str, str]
     objectives: Mapping[str, Objective]
     updates: Mapping[str, Update]
@@ -142,7 +146,7 @@ def _text(given: str | Path) -> tuple[str, Path]:
 
 
 def _plan(tables: PlanTable, text: str, origin: str, folder: Path) -> Plan:
-    sources = {name: Source(name, **each.model_dump()) for name, each in tables.sources.items()}
+    sources = {name: Source(name, **each.model_dump(exclude={"rows"})) for name, each in tables.sources.items()}
     models = {name: _model(name, each, sources) for name, each in tables.models.items()}
     return Plan(
         name=tables.name,
@@ -150,6 +154,7 @@ def _plan(tables: PlanTable, text: str, origin: str, folder: Path) -> Plan:
         sources=sources,
         models=models,
         sizes={name: Size(each.parameters, each.layers, each.width, each.vocabulary) for name, each in tables.models.items()},
+        rows={name: each.rows for name, each in tables.sources.items() if each.rows is not None},
         families={name: each.family for name, each in tables.models.items() if each.family is not None},
         objectives={name: _objective(name, each, sources) for name, each in tables.objectives.items()},
         updates={

@@ -34,6 +34,7 @@ class SourceTable(Table):
     sample: int | None = Field(None, ge=1)
     prompt: str | None = None
     revision: str | None = None
+    rows: int | None = Field(None, ge=1)
 
 
 class PretrainTable(Table):

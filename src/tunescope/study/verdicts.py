@@ -178,7 +178,8 @@ def _number(selection: Selection, model: str, seed: int, rows: pd.DataFrame) -> 
     value = row[selection.number]
     if value is None or math.isnan(value):
         raise _Unfit(f"{selection}: the row of {model}, seed {seed}, has no {selection.number}")
-    low, high = (None if math.isnan(row[end]) else float(row[end]) for end in ("low", "high"))
+    own = selection.number == ("change" if selection.subject == "outcome" else "value")  # the number that a row's interval is of
+    low, high = (None if not own or math.isnan(row[end]) else float(row[end]) for end in ("low", "high"))
     value = float(value)
     return Number(model, seed, value) if low is None or high is None else Number(model, seed, value, value - low, high - value)
 

@@ -10,7 +10,13 @@ study = typer.Typer(name="study", help="Many runs, one honest table: plan them, 
 study.command()(replay)
 from tunescope.cli.study.run import RunCommand, run
 from tunescope.cli.study.status import status
+from tunescope.cli.study.plan import plan
+from tunescope.cli.study.register import register
+from tunescope.cli.study.verdict import verdict
+study.command(no_args_is_help=True)(plan)
+study.command(no_args_is_help=True)(register)
 study.command(no_args_is_help=True, cls=RunCommand)(run)
 study.command(no_args_is_help=True)(status)
+study.command(no_args_is_help=True)(verdict)
 
 __all__ = ["study"]
