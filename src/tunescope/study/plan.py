@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tunescope.errors import FormatError, InputError, UnknownName
+from tunescope.errors import FormatError, InputError, ModelError, UnknownName
 from tunescope.study.hypotheses import Hypothesis, hypothesis_of
 from tunescope.study.plan_tables import SCHEMA, MeasureTable, PlanTable, parse_tables
 from tunescope.study.possible import check_plan
@@ -120,9 +120,10 @@ def parse_plan(text: str, *, origin: str = "the plan", folder: Path = Path()) ->
     try:
         plan = _plan(parse_tables(content, name=origin), text, origin, folder)
         check_plan(plan)
-    except (UnknownName, InputError) as error:
+    except (InputError, ModelError) as error:
         said = str(error)
-        raise InputError(said if said.startswith(f"{origin}") else f"{origin}, {said}") from None
+        kind = ModelError if isinstance(error, ModelError) else InputError
+        raise kind(said if said.startswith(origin) else f"{origin}, {said}") from None
     return plan
 
 

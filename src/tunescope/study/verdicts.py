@@ -69,7 +69,7 @@ def verdict(hypothesis: Hypothesis, rows: pd.DataFrame, *, planned: Mapping[str,
         state, why = _judged(hypothesis, found)
     except _Unfit as error:
         return Verdict(hypothesis.name, hypothesis.says, NOT_EVALUABLE, str(error), hypothesis.predicted)
-    value = statistics.fmean(number.value for number in found)
+    value = statistics.mean(number.value for number in found)
     if window is not None and hypothesis.window is not None and not hypothesis.window.least <= window <= hypothesis.window.most:
         within = f"{hypothesis.window.least:g} to {hypothesis.window.most:g}"
         why = f"{hypothesis.window.on.measure} is {window:.4g}, outside the window {within}; {why}, were it a test"
@@ -89,9 +89,9 @@ def _judged(hypothesis: Hypothesis, found: tuple[Number, ...]) -> tuple[str, str
     supported, falsified = (_resolved(region, found) for region in (hypothesis.supported, hypothesis.falsified))
     assert supported is not None
     values = [number.value for number in found]
-    told = f"{_said(hypothesis)} is {statistics.fmean(values):.4g} over {len(values)} run{'' if len(values) == 1 else 's'}"
+    told = f"{_said(hypothesis)} is {statistics.mean(values):.4g} over {len(values)} run{'' if len(values) == 1 else 's'}"
     if hypothesis.over == "mean":
-        values = [statistics.fmean(values)]
+        values = [statistics.mean(values)]
     elif len(values) > 1:
         told = f"{_said(hypothesis)} is {min(values):.4g} to {max(values):.4g} over {len(values)} runs, each of which counts"
     if all(supported.holds(value) for value in values):
@@ -120,14 +120,14 @@ def _resolved(region: Region | None, found: tuple[Number, ...]) -> Region | None
     if any(number.below is None or number.above is None for number in found):
         raise _Unfit(f"the {region.within} is asked for, and not every row has an interval")
     return region.reaching(
-        (statistics.fmean(number.above or 0.0 for number in found), statistics.fmean(number.below or 0.0 for number in found))
+        (statistics.mean(number.above or 0.0 for number in found), statistics.mean(number.below or 0.0 for number in found))
     )
 
 
 def _window(hypothesis: Hypothesis, rows: pd.DataFrame, planned: Mapping[str, Iterable[Run]] | None) -> float | None:
     if hypothesis.window is None:
         return None
-    return statistics.fmean(number.value for number in _numbers(hypothesis.window.on, rows, planned))
+    return statistics.mean(number.value for number in _numbers(hypothesis.window.on, rows, planned))
 
 
 def _paired(on: tuple[Number, ...], minus: tuple[Number, ...]) -> tuple[Number, ...]:

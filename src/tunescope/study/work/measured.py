@@ -56,8 +56,14 @@ def measure(subject: Subject, spec: RunSpec, base: Any, tuned: Any, *, outcomes:
         yield from geometry_rows(subject, found, texts=source.name)
     if outcomes:
         for name, given in outcome_requests(asked.labels, asked.retrieval, asked.lm):
-            found = diff(base, tuned, measures=("cka",), **given)
+            found = diff(base, tuned, measures=("cka",), **given, **_reading(asked.options, probes="labels" in given))
             yield from outcome_rows(subject, found, task=name)
+
+
+def _reading(options: Mapping[str, Any], *, probes: bool) -> dict[str, Any]:
+    """How texts are read for outcomes: as for distances; how their tokens become rows only where a probe reads them."""
+    names = ("max_length", "batch_size", "dtype", "device", *(("pooling", "layers") if probes else ()))
+    return {name: options[name] for name in names if name in options}
 
 
 def outcome_requests(
