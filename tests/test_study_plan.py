@@ -174,7 +174,7 @@ REFUSED = [
     ("seeds = [0, 1]", "seed = [0, 1]", "unknown key 'seed'; did you mean seeds"),
     ('objectives = ["mlm", "simcse"]', 'objectivs = ["mlm"]', "runs[1]: unknown key 'objectivs'; did you mean objectives"),
     ('objectives = ["mlm", "simcse"]', 'objectives = ["mml"]', "unknown objective of runs[1] 'mml'; did you mean mlm"),
-    ('mlm = { texts = "docs" }', 'mlm = { objective = "mml", texts = "docs" }', "unknown objective of objectives.mlm 'mml'; did you mean mlm"),
+    ('mlm = { texts = "docs" }', 'mlm = { objective = "mml", texts = "docs" }', "objective of objectives.mlm 'mml'; did you mean mlm"),
     ('models = ["tiny-bert"]\nobj', 'models = ["tiny-brt"]\nobj', "unknown model of runs[1] 'tiny-brt'; did you mean tiny-bert"),
     ('mlm = { texts = "docs" }', 'mlm = { texts = "dosc" }', "unknown source of objectives.mlm.texts 'dosc'; did you mean docs"),
     ('[measure]\ntexts = ["docs"]', '[measure]\ntexts = ["doks"]', "unknown source of measure.texts 'doks'; did you mean docs"),
@@ -190,7 +190,7 @@ REFUSED = [
     ('kind = "perturb"', 'kind = "pertrub"', "unknown kind of runs[2] 'pertrub'; did you mean perturb"),
     ('family = "bert"', 'family = "brt"', "unknown family of models.tiny-bert 'brt'; did you mean bert"),
     ('family = "bert"', 'family = "gpt2"', "mlm reads both sides of a token, and 'tiny-bert' reads to the left only"),
-    ('models = ["tiny-bert"]\nobj', 'models = ["tiny-neox"]\nobj', "runs[1]: mlm reads both sides of a token, and 'tiny-neox' reads to the left"),
+    ('models = ["tiny-bert"]\nobj', 'models = ["tiny-neox"]\nobj', "runs[1]: mlm reads both sides of a token, and 'tiny-neox'"),
     ('objectives = ["mlm", "simcse"]', 'objectives = ["causal-lm"]', "causal-lm asks for the next token, and 'tiny-bert' reads in both"),
     ('simcse = { texts = "docs" }', 'simcse = { objective = "nsp", texts = "docs" }', "nsp needs the next-sentence head"),
     ('simcse = { texts = "docs" }', 'simcse = { objective = "contrastive", texts = "docs" }', "contrastive needs pairs"),
@@ -341,11 +341,10 @@ def test_tiny_plans_need_nothing_but_the_package(name):
 
 def test_the_block_type_ablation_differs_in_the_block_type_alone():
     _, specs = lenient("tiny-depth")
+    field = "model.pretrain.config.use_parallel_residual"
     for condition in ("causal-lm equal-step", "simcse equal-step"):
-        found = controlled(("neox-parallel", condition), ("neox-sequential", condition), "model.pretrain.config.use_parallel_residual", specs)
-        assert [(each.field, each.one, each.other) for each in found.differences] == [
-            ("model.pretrain.config.use_parallel_residual", True, False)
-        ]
+        found = controlled(("neox-parallel", condition), ("neox-sequential", condition), field, specs)
+        assert [(each.field, each.one, each.other) for each in found.differences] == [(field, True, False)]
     assert {spec.objective.settings["views"] for spec in specs if spec.objective.name == "simcse"} == {"forced"}
 
 
