@@ -26,20 +26,22 @@ def deviations(
     if registration is None:
         return ("nothing was registered before the runs: the verdicts are exploratory",)
     return (
-        *_plan(registration, plan, tuple(specs)),
+        *(() if plan is None else plan_changes(registration, plan, specs)),
         *_runs(registration, rows),
         *_versions(registration, rows),
     )
 
 
-def _plan(registration: Registration, plan: Plan | None, specs: tuple[RunSpec, ...]) -> Iterator[str]:
-    """What of the plan was changed since."""
-    if plan is None or plan.text == registration.plan:
-        return
-    found = [*_hypotheses(registration, plan), *_specs(registration, specs)]
-    if not found:
-        yield "the plan's text was changed after it was sealed, and neither a run nor a hypothesis of it"
-    yield from found
+def plan_changes(registration: Registration, plan: Plan, specs: Iterable[RunSpec]) -> tuple[str, ...]:
+    """What of the plan, or of the data it names, was changed since it was sealed, one line each.
+
+    specs: its runs as they are now; none where its data are not here, and then only texts and hypotheses are compared.
+    """
+    specs = tuple(specs)
+    found = (*_hypotheses(registration, plan), *(_specs(registration, specs) if specs else ()))
+    if found or plan.text == registration.plan:
+        return found
+    return ("the plan's text was changed after it was sealed, and neither a run nor a hypothesis of it",)
 
 
 def _hypotheses(registration: Registration, plan: Plan) -> Iterator[str]:

@@ -80,10 +80,12 @@ def run(
     status is then 1.
     """  # fmt: skip
     from tunescope.cli.study.live import shown, watched
+    from tunescope.study.deviations import plan_changes
     from tunescope.study.execute import execute
     from tunescope.study.expand import expand
     from tunescope.study.folder import StudyFolder
     from tunescope.study.plan import read_plan
+    from tunescope.study.registered import read_registration
     from tunescope.study.status import status
     from tunescope.study.work import work
 
@@ -91,6 +93,9 @@ def run(
     specs = expand(read)
     executor = _executor(workers, ray, cpus, gpus, memory)
     folder = StudyFolder.at(out, scratch=scratch)
+    if (sealed := read_registration(folder)) is not None:
+        for line in plan_changes(sealed, read, specs):
+            say(f"deviation  {line}")
     try:
         # what libraries print while runs are made is no part of the answer
         with redirect_stdout(sys.stderr), watched(folder, show=not json) as announce:
