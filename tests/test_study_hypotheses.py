@@ -42,7 +42,7 @@ def outcome(change, *, seed=0, reach=0.02, condition="mlm", step=10, **more):
     """A run's row as a study writes it: low and high are of the change."""
     row = Row("study", f"{condition}-{seed}", "tune", "e5", "outcome", "ndcg@10", 0.4 + change, condition=condition, seed=seed,
               side="tuned", task="msmarco", change=change, low=change - reach, high=change + reach, where="output")  # fmt: skip
-    return replace(row, step=step, epoch=step / 10, **more)
+    return replace(row, **{"step": step, "epoch": step / 10, **more})
 
 
 def nps(value, *, seed=0, condition="mlm", step=10, where="output"):
@@ -125,11 +125,19 @@ def test_the_end_is_the_last_checkpoint_and_an_epoch_is_its_own():
     assert verdict(made({"at_most": -0.05}, on=NDCG | {"at": 4.0}), rows).state == NOT_EVALUABLE
 
 
+def test_an_outcome_is_of_the_output_unless_a_layer_is_named():
+    rows = frame([outcome(-0.06), *(outcome(-layer / 100, where=None, layer=layer) for layer in range(4))])
+    assert verdict(made({"at_most": -0.05}), rows).value == pytest.approx(-0.06)
+    found = verdict(made({"at_most": 0.0}, on=NDCG | {"layer": 3}, minus=NDCG | {"layer": 1}), rows)
+    assert found.value == pytest.approx(-0.02)
+    assert "minus that of layer 1, is -0.02" in found.why
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
         ([], "no row of the ledger has it"),
-        ([outcome(-0.06), outcome(-0.06, where="block 1")], "2 rows a run, which differ in where"),
+        ([outcome(-0.06), outcome(-0.06, texts="more")], "2 rows a run, which differ in texts"),
         ([replace(outcome(-0.06), change=None)], "has no change"),
     ],
 )

@@ -38,6 +38,11 @@ class Selection:
     at: str | float = END
     number: str = "change"
 
+    def apart(self, other: Selection) -> str:
+        """In what it differs from another, in words."""
+        told = {key: value for key, value in asdict(self).items() if value != getattr(other, key) and value is not None}
+        return ", ".join(f"layer {value}" if key == "layer" else str(value) for key, value in told.items()) or "the same"
+
     def describe(self) -> dict[str, Any]:
         """JSON-able: what is asked for."""
         return {key: value for key, value in asdict(self).items() if value is not None}

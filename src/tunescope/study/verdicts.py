@@ -104,8 +104,9 @@ def _judged(hypothesis: Hypothesis, found: tuple[Number, ...]) -> tuple[str, str
 
 
 def _said(hypothesis: Hypothesis) -> str:
-    other = None if hypothesis.minus is None else hypothesis.minus.condition or hypothesis.minus.model or "the other"
-    return str(hypothesis.on) if other is None else f"{hypothesis.on}, minus that of {other},"
+    if hypothesis.minus is None:
+        return str(hypothesis.on)
+    return f"{hypothesis.on}, minus that of {hypothesis.minus.apart(hypothesis.on)},"
 
 
 def _bounds(asked: Region, resolved: Region | None) -> str:
@@ -145,6 +146,8 @@ def _numbers(selection: Selection, rows: pd.DataFrame, planned: Mapping[str, Ite
         asked = getattr(selection, axis)
         if asked is not None:
             chosen = chosen[chosen[axis] == asked]
+    if selection.subject == "outcome" and selection.where is None and selection.layer is None:  # of the output, not of a layer's probe
+        chosen = chosen[chosen["layer"].isna() & (chosen["where"].isna() | (chosen["where"] == "output"))]
     chosen = _at(selection, chosen)
     found = tuple(
         _number(selection, str(model), int(seed), part)

@@ -99,7 +99,7 @@ def _lines(plan: Plan, specs: tuple[RunSpec, ...], content: LocalContent, cost: 
     for control in check_claims(plan.controlled, specs):
         yield f"control    {control}"
     for hypothesis in plan.hypotheses:
-        on = hypothesis.on if hypothesis.minus is None else f"{hypothesis.on}, minus that of {hypothesis.minus.condition}"
+        on = hypothesis.on if hypothesis.minus is None else f"{hypothesis.on}, minus that of {hypothesis.minus.apart(hypothesis.on)}"
         against = "otherwise falsified" if hypothesis.falsified is None else f"falsified {hypothesis.falsified}"
         yield f"hypothesis '{hypothesis.name}': {on} {hypothesis.supported}, {against}; predicted: {hypothesis.predicted}"
     yield from (f"note       {line}" for line in warnings_of(plan.hypotheses))
