@@ -23,7 +23,7 @@ RULES = (
     f"texts fill {FILL:g} of max_length",
     "a step costs 6 × parameters × tokens operations, 4 × under LoRA, twice for objectives of two views or two sides, three times for "
     "equal-step with a paired run",
-    f"reading costs 2 × parameters × tokens, for base and tuned model; {OVERHEAD:g} s a run beside",
+    f"reading costs 2 × parameters × tokens, for base and tuned model; {OVERHEAD:g} s a run beside; dictionaries of features come on top",
     "training holds weights, gradients, two moments and the base; activations 34 bytes × batch × length × layers × width in bfloat16, 68 "
     "in float32, a sixteenth with activation checkpointing; scores over the vocabulary 8 bytes each",
     "every kept model is on disk whole, an adapter as 12 matrices a block",
