@@ -11,6 +11,7 @@ import pytest
 
 from tunescope.demo.documentation import docstring_pairs, paragraphs
 from tunescope.texts import documentation
+from tunescope.texts.documentation import PACKAGES, labelled_docstrings
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,10 @@ def test_a_python_without_its_sources_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(documentation.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(documentation.TextsError, match="the standard library's sources are not here"):
         docstring_pairs()
+
+
+def test_labelled_docstrings_do_not_name_their_package():
+    rows = labelled_docstrings()
+    assert len(rows) == len({text for text, _ in rows}) > 500
+    assert {package for _, package in rows} == set(PACKAGES)
+    assert not [text for text, package in rows if package in re.findall(r"\w+", text.lower())]

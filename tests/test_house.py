@@ -98,7 +98,8 @@ def test_public_names_are_sorted_and_resolve():
 @pytest.mark.parametrize(
     "program",
     ["import tunescope", "import tunescope.report", "import tunescope.cli", "import tunescope.stats", "import tunescope.errors",
-     "import tunescope.reference"],
+     "import tunescope.reference", "import tunescope.models.families, tunescope.models.pretraining",
+     "import tunescope.study.plan, tunescope.study.expand, tunescope.study.judged"],
 )
 def test_light_imports_leave_torch_alone(program):
     assert heavy_after(program) == "[]"

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tunescope.texts.docstring_search import docstring_search, held_out, training_pairs
+from tunescope.texts.docstring_search import HELD_OUT, PASSAGES, QUERIES, docstring_search, held_out, training_pairs
 from tunescope.texts.documentation import docstring_pairs, documentation_source, paragraphs
 
-__all__ = ["docstring_pairs", "docstring_search", "documentation_source", "held_out", "paragraphs", "training_pairs"]
+__all__ = [
+    "HELD_OUT",
+    "PASSAGES",
+    "QUERIES",
+    "docstring_pairs",
+    "docstring_search",
+    "documentation_source",
+    "held_out",
+    "paragraphs",
+    "training_pairs",
+]
