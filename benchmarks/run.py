@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from pairing import Line, Pairs
 
 ITEMS = ("capture", "cross_layer", "procrustes", "neighbours", "nulls_and_intervals", "whole_diff", "memory", "scale", "probe")
-ITEMS += ("equal_step", "masked_lm", "trajectory", "sae", "delta_pass", "delta_store")
+ITEMS += ("equal_step", "masked_lm", "trajectory", "sae", "delta_pass", "delta_store", "study")
 LIBRARIES = ("tunescope", "torch", "numpy", "scipy", "scikit-learn", "transformers", "sentence-transformers", "pytorch-cka")
 ROW = "{:<54}  {:<33}  {:>7}  {:>9}  {:>10}  {:>21}  {:>7}  {}"
 
