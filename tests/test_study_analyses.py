@@ -105,7 +105,8 @@ def test_two_measures_agree_where_their_slopes_have_one_sign():
 
 def test_distance_against_slope_is_spearman_within_each_model_and_its_signs(planted):
     points = analyses.distances_and_slopes(planted[planted["update"] != "equal-step"], distance="cosine")
-    assert len(points) == 8 and set(points["updates"]) == {2}
+    assert len(points) == 8
+    assert set(points["updates"]) == {2}
     found = analyses.concordance(points)
     for line in found.models.itertuples():
         own = points[points["model"] == line.model]
@@ -115,7 +116,8 @@ def test_distance_against_slope_is_spearman_within_each_model_and_its_signs(plan
         assert line.p == pytest.approx(np.mean(np.array(rho) >= abs(line.rho) - 1e-12))
     assert found.p == pytest.approx(stats.binomtest(found.positive, found.positive + found.negative).pvalue)
     rest = analyses.without_reference(points)
-    assert 0.0 not in set(rest["distance"]) and len(rest) == 6
+    assert 0.0 not in set(rest["distance"])
+    assert len(rest) == 6
     together = analyses.pooled(points)
     assert together.pearson.value == pytest.approx(stats.pearsonr(points["distance"], points["slope"]).statistic)
 
@@ -126,7 +128,8 @@ def test_residuals_are_of_the_least_squares_line():
     found = analyses.residuals(pd.DataFrame({"model": "m", "objective": list("abcdefgh"), "distance": x, "slope": y}))
     line = stats.linregress(x, y)
     assert (found.gradient, found.intercept) == pytest.approx((line.slope, line.intercept))
-    assert found.table.iloc[0]["objective"] == "d" and found.table["anomaly"].sum() == 1
+    assert found.table.iloc[0]["objective"] == "d"
+    assert found.table["anomaly"].sum() == 1
     assert found.sd == pytest.approx(np.sqrt(np.sum((y - line.slope * x - line.intercept) ** 2) / 6))
     with pytest.raises(Degenerate):
         analyses.residuals(pd.DataFrame({"model": "m", "objective": list("abc"), "distance": [0.0, 1, 2], "slope": [0.0, 2, 4]}))
@@ -192,7 +195,8 @@ def test_matched_by_interpolation_reads_both_paths_at_one_drift_and_pairs_the_se
     found = analyses.at_one_drift(analyses.points(frame(rows), checkpoint="all"), "good", "bad", drift=0.4)
     assert found.n == 3
     assert found.difference == pytest.approx(-0.6 * 0.4), "seeds' offsets cancel in pairs"
-    assert found.low == pytest.approx(found.difference) and found.high == pytest.approx(found.difference)
+    assert found.low == pytest.approx(found.difference)
+    assert found.high == pytest.approx(found.difference)
     assert found.p == pytest.approx(2 / 8), "all three signs alike, of eight"
     with pytest.raises(NotEnoughRows, match="reaches a drift"):
         analyses.at_one_drift(analyses.points(frame(rows), checkpoint="all"), "good", "bad", drift=0.9)
@@ -213,7 +217,8 @@ def test_trajectories_average_seeds_at_each_checkpoint():
     paths = [(seed, step) for seed in (0, 1) for step in range(1, 6)]
     rows = [row for seed, step in paths for row in drifted("a", 0.1 * step + 0.01 * seed, -0.02 * step, seed=seed, step=step)]
     (found,) = analyses.trajectories(frame(rows))
-    assert found.clock == "step" and found.table["step"].tolist() == [1, 2, 3, 4, 5]
+    assert found.clock == "step"
+    assert found.table["step"].tolist() == [1, 2, 3, 4, 5]
     assert found.table["drift"].to_numpy() == pytest.approx(0.1 * np.arange(1, 6) + 0.005)
     assert found.association.spearman.value == pytest.approx(-1)
 
