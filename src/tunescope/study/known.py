@@ -76,8 +76,11 @@ PROBES = ("accuracy",)
 LANGUAGE = ("loss", "perplexity", "bits_per_byte")
 DISTANCES = ("procrustes", "cosine", "cosine_128", "cosine_32", "pearson", "fisher_cosine", "debiased_cka")
 FEATURES = (
-    "delta_norm", "relative_delta_norm", "r2", "r2_centred", "constant_share", "l0", "density", "dead_share", "raw_cka",
-    "behaviour_recovered",
+    "delta_norm", "relative_delta_norm", "r2", "r2_centred", "constant_share", "l0", "density", "dead_share", "behaviour_recovered",
+    "feature_cka_biased", "feature_cka_debiased", "raw_cka_biased", "raw_cka_debiased", "firing_overlap", "firing_overlap_of_pairs",
+    "improvement_applied", "improvement_recoded", "max_cosine", "max_cosine_ceiling", "one_to_one_cosine", "one_to_one_cosine_ceiling",
+    "reused_share", "reused_share_ceiling", "shared_share", "shared_share_ceiling", "span_overlap", "span_overlap_ceiling",
+    "unexplained_share", "unexplained_share_ceiling",
 )  # fmt: skip
 SUBJECTS = ("geometry", "outcome", "distance", "features", "cost")
 
