@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -20,13 +20,11 @@ from tunescope.cli import app, main
 @pytest.fixture
 def planned(monkeypatch):
     """Says which runs a plan has, and makes their work the toy's."""
-    work = ModuleType("work")
-    work.work = toy_study.work
-    monkeypatch.setitem(sys.modules, "tunescope.study.work", work)
+    monkeypatch.setattr("tunescope.study.work.work", toy_study.work)
 
     def plan(*given, name="toy"):
-        monkeypatch.setitem(sys.modules, "tunescope.study.plan", SimpleNamespace(read_plan=lambda path: SimpleNamespace(name=name)))
-        monkeypatch.setitem(sys.modules, "tunescope.study.expand", SimpleNamespace(expand=lambda plan: given))
+        monkeypatch.setattr("tunescope.study.plan.read_plan", lambda path: SimpleNamespace(name=name))
+        monkeypatch.setattr("tunescope.study.expand.expand", lambda plan: given)
         return given
 
     return plan
@@ -80,7 +78,7 @@ def test_json_is_all_there_is_on_stdout_whatever_libraries_print(planned, monkey
         return toy_study.work(given, folder, tell)
 
     planned(*specs(1))
-    monkeypatch.setattr(sys.modules["tunescope.study.work"], "work", talking)
+    monkeypatch.setattr("tunescope.study.work.work", talking)
     _, out, _ = study("run", "toy.toml", "--out", tmp_path, "--json")
     assert json.loads(out)["counts"] == {"queued": 0, "running": 0, "done": 2, "failed": 0}
     assert json.loads(study("status", tmp_path, "--json")[1]) == json.loads(out)
