@@ -63,7 +63,12 @@
   }
 
   for (const button of document.querySelectorAll("button[data-measure]")) button.addEventListener("click", () => choose(button.dataset.measure));
-  const all = () => document.querySelectorAll("[data-chart]:not([hidden])").forEach(drawn);
+  // What lies in a closed part has no width to be drawn in; it is drawn when the part opens.
+  const shut = box => box.closest("details:not([open])") !== null;
+  const all = () => document.querySelectorAll("[data-chart]:not([hidden])").forEach(box => { if (!shut(box)) drawn(box); });
+  document.addEventListener("toggle", event => {
+    if (event.target.open) event.target.querySelectorAll("[data-chart]:not([hidden])").forEach(box => { if (!shut(box)) drawn(box); });
+  }, true);
   dark.addEventListener("change", all);
   addEventListener("scroll", () => { tip.hidden = true; }, {passive: true});
   document.addEventListener("pointerdown", event => { if (!event.target.closest?.(".chart")) tip.hidden = true; });

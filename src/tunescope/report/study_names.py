@@ -1,0 +1,59 @@
+"""What measures, tasks and p-values are called on the page of a study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunescope.report import features_words
+from tunescope.report.numbers import p_value, signed
+
+CHANGES = {"procrustes": "Procrustes distance", "cka": "1 − CKA", "nps": "1 − NPS", "debiased_cka": "1 − debiased CKA"}
+SHORT = {"procrustes": "Procrustes", "cka": "CKA", "nps": "NPS", "debiased_cka": "debiased CKA"}
+OUTCOMES = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
+_FEATURES = {
+    "delta_norm": "Mean |Δ|", "relative_delta_norm": "|Δ| / |x|", "r2": "Reconstruction, R²", "r2_centred": "Reconstruction, centred R²",
+    "constant_share": "Share of a constant", "l0": "Active features, L0", "density": "Density, median", "dead_share": "Dead features",
+    "raw_cka": "CKA of Δ and base", "behaviour_recovered": "Behaviour recovered", "unexplained_share": "Left unexplained",
+    "improvement": "Improvement over the base’s dictionary",
+}  # fmt: skip
+
+
+def change(measure: str) -> str:
+    """The change under a measure: "1 − CKA"."""
+    return CHANGES.get(measure, measure)
+
+
+def short(measure: str) -> str:
+    return SHORT.get(measure, measure)
+
+
+def metric(name: str) -> str:
+    return OUTCOMES.get(name, name)
+
+
+def feature(measure: str) -> str:
+    if measure in _FEATURES:
+        return _FEATURES[measure]
+    return features_words.title((measure, 0))
+
+
+def on(texts: str | None) -> str:
+    return f" on {texts}" if texts else ""
+
+
+def of_n(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}"
+
+
+def rho(found: dict[str, Any]) -> str:
+    """A correlation in words: "ρ +.943, p = .017, n 6"; the reason where there is none."""
+    if found.get("value") is None:
+        return f"no correlation: {found.get('reason') or 'not computed'}"
+    exact = ", exact" if found.get("method") == "enumerated" else ""
+    return f"{signed(found['value'])}, {p_value(found['p'])}{exact}, n {found['n']}"
+
+
+def sentence(text: str) -> str:
+    """With a capital at its start and a full stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")

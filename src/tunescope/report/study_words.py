@@ -1,0 +1,123 @@
+"""What a study found, in sentences: the headline, and the findings under it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tunescope.report.numbers import count, p_value, percent, signed
+from tunescope.report.study_names import change, metric, of_n
+
+Payload = dict[str, Any]
+STATES = {"supported": "rewritten", "falsified": "alarm", "invalid window": "refined", "not evaluable": "nothing"}
+
+
+def headline(payload: Payload) -> str:
+    """Two or three sentences: verdicts, else the first findings; that it is unfinished, or that runs failed."""
+    runs, said = payload["runs"], []
+    if not runs["total"] or not runs["counts"].get("done"):
+        said.append("Nothing has been measured yet.")
+    if payload["verdicts"]:
+        said.append(verdict_counts(payload["verdicts"]))
+    said += list(findings(payload))[: 2 if payload["verdicts"] else 3]
+    return " ".join(said) or "There is nothing to tell of these rows."
+
+
+def verdict_counts(verdicts: list[dict[str, Any]]) -> str:
+    """How many hypotheses are in each state."""
+    found = Counter(verdict["state"] for verdict in verdicts)
+    if len(verdicts) == 1:
+        return f"The one hypothesis is {verdicts[0]['state']}." if "window" not in verdicts[0]["state"] else "The one hypothesis has an invalid window."
+    parts = []
+    for state in STATES:
+        if number := found[state]:
+            verb = ("has an" if number == 1 else "have an") if "window" in state else ("is" if number == 1 else "are")
+            parts.append(f"{number} {verb} {state}")
+    return f"Of {count(len(verdicts))} hypotheses {_joined(parts)}."
+
+
+def progress(payload: Payload) -> str:
+    """How many runs are done, failed and still to come."""
+    runs = payload["runs"]
+    counts, total = runs["counts"], runs["total"]
+    parts = [f"{count(counts.get('done', 0))} of {count(total)} runs are done"]
+    parts += [f"{count(counts['failed'])} failed"] if counts.get("failed") else []
+    waiting = counts.get("running", 0) + counts.get("queued", 0)
+    parts += [f"{count(waiting)} {'is' if waiting == 1 else 'are'} still to come"] if waiting else []
+    return _joined(parts) + "."
+
+
+def findings(payload: Payload) -> Iterator[str]:
+    """A sentence a finding, each with its n; what was not measured is not mentioned."""
+    yield from _depth(payload)
+    yield from _outcomes(payload)
+    yield from _distances(payload)
+    yield from _largest(payload)
+
+
+def _of(entry: dict[str, Any], payload: Payload) -> str:
+    return f" ({entry['study']})" if len(payload["studies"]) > 1 and not entry["study"].startswith(("depth", "drift", "layers")) else ""
+
+
+def _depth(payload: Payload) -> Iterator[str]:
+    for entry in payload["signs"]:
+        groups = [group for group in entry["groups"] if not group["reason"] and group["measure"] == entry["groups"][0]["measure"]]
+        for group in groups:
+            if group["group"] == "training as usual":
+                yield (f"Slopes over depth rise towards the output in {of_n(group['positive'], group['n'])} cells trained as usual "
+                       f"({change(group['measure'])}, sign test {p_value(group['p'])}){_of(entry, payload)}.")  # fmt: skip
+            elif group["group"] == "equal-step":
+                yield f"When every block moves equally far, {of_n(group['positive'], group['n'])} stay positive ({p_value(group['p'])})."
+
+
+def _outcomes(payload: Payload) -> Iterator[str]:
+    for entry in payload["matched"]:
+        pairs = [pair for pair in entry["pairs"] or [] if pair["drift"] > 0]
+        if not pairs:
+            continue
+        top = max(pairs, key=lambda pair: abs(pair["difference"]))
+        yield (f"At one and the same {change(entry['measure'])} of {top['drift']:.2f}".replace("0.", ".") + f", {top['b']} and {top['a']} of {entry['model']} differ by "
+               f"{signed(top['difference'])} in {entry['task']} {metric(entry['outcome'])}{_over(top)}.")  # fmt: skip
+    for entry in payload["matched"]:
+        if entry["correlation"] and entry["correlation"]["value"] is not None:
+            found = entry["correlation"]
+            yield f"Within {entry['model']}, change and damage in {entry['task']} have ρ {signed(found['value'])} ({p_value(found['p'])}, {found['n']} conditions)."
+
+
+def _over(pair: dict[str, Any]) -> str:
+    return f" ({p_value(pair['p'])} over {pair['n']} pairs)" if pair["p"] is not None else " (one pair, so no interval)"
+
+
+def _distances(payload: Payload) -> Iterator[str]:
+    entry = next((entry for entry in payload["distances"] if entry["points"] and not entry["within"].get("reason")), None)
+    if entry:
+        found = entry["within"]
+        yield (f"Objectives further from pretraining have steeper profiles within {of_n(found['positive'], found['n'])} models (sign test {p_value(found['p'])})"
+               f"{_bare(entry)}.")  # fmt: skip
+
+
+def _bare(entry: dict[str, Any]) -> str:
+    found = entry["without"]
+    return "" if found.get("reason") else f", without the reference objective within {of_n(found['positive'], found['n'])} ({p_value(found['p'])})"
+
+
+def _largest(payload: Payload) -> Iterator[str]:
+    gains = [
+        (cell["mean"], line["condition"], entry["model"], column)
+        for entry in payload["conditions"] for line in entry["lines"] for cell, column in zip(line["cells"], entry["columns"], strict=True)
+        if cell and column["subject"] == "outcome" and column["better"] == "higher"
+    ]  # fmt: skip
+    if gains:
+        ordered = sorted(gains, key=lambda each: each[0])
+        ends = [ordered[-1], ordered[0]] if len(gains) > 1 else gains
+        said = [f"{signed(value)} ({model}, {condition}: {column['task']} {metric(column['measure'])})" for value, condition, model, column in ends]
+        yield f"The outcomes go from {said[-1]} to {said[0]}." if len(said) > 1 else f"The one outcome changed by {said[0]}."
+    for entry in payload["widths"]:
+        if len(entry["lines"]) > 1:
+            shares = sorted((line["shares"][-1], line["model"]) for line in entry["lines"])
+            yield f"The last depth holds {percent(shares[0][0])} ({shares[0][1]}) to {percent(shares[-1][0])} ({shares[-1][1]}) of a model’s change."
+
+
+def _joined(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
