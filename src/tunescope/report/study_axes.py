@@ -28,11 +28,11 @@ def amounts(title: str | None = None, *, ticks: int = 5, grid: bool = False, sig
                     labelOverlap="greedy", **({} if values is None else {"values": values}))  # fmt: skip
 
 
-def rows_axis(names: list[str], *, field: str = "row", limit: int = 150, width: int = 22, lines: int = 2) -> Any:
-    """Rows from the top, each named in its middle."""
+def rows_axis(names: list[str], *, field: str = "row", limit: int = 150, width: int = 22, lines: int = 2, at: float = 0.5) -> Any:
+    """Rows from the top, each named at this share of its height."""
     import altair as alt
 
     labels = json.dumps([wrap(name, width=width, lines=lines) for name in names], ensure_ascii=False)
-    axis = alt.Axis(values=[row + 0.5 for row in range(len(names))], labelExpr=f"{labels}[floor(datum.value)]", grid=False, ticks=False,
+    axis = alt.Axis(values=[row + at for row in range(len(names))], labelExpr=f"{labels}[floor(datum.value)]", grid=False, ticks=False,
                     domain=False, title=None, labelPadding=8, labelLimit=limit)  # fmt: skip
     return alt.Y(f"{field}:Q", axis=axis, scale=alt.Scale(domain=[0, max(len(names), 1)], nice=False, reverse=True))

@@ -23,7 +23,7 @@ def condition_bars(entry: dict[str, Any], column: int, colours: dict[str | None,
         return None
     every = [row[name] for row in rows for name in ("v", "low", "high")]
     low, high = domain(every, room=0.02)
-    room = 0.2 * (high - low)
+    room = 0.3 * (high - low)
     scale = alt.Scale(domain=[low - (room if low < 0 else 0), high + (room if high > 0 and max(r["v"] for r in rows) > 0 else 0)],
                       nice=False, zero=False)  # fmt: skip
     x = alt.X("v:Q", axis=amounts(ticks=4, signed=outcome), scale=scale)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tunescope.report.numbers import MISSING, count, p_value, percent, signed, three, two_digits
+from tunescope.report.numbers import MISSING, count, percent, signed, three, two_digits
 from tunescope.report.study_blocks import Block, Sheet, bullets, fold, heading, key, note, panel, panels, section, table
-from tunescope.report.study_names import change, of_n, on, sentence, short
+from tunescope.report.study_names import change, counted, of_n, on, p, sentence, short
 from tunescope.report.study_profiles import profile_panel
 from tunescope.report.study_series import Series, updates
 from tunescope.report.study_slopes import slope_panel
@@ -67,6 +67,11 @@ def _slopes(payload: Payload, sheet: Sheet, colours: dict[str, Series]) -> Itera
             if any(entry["reason"] for entry in entries):
                 yield section("slopes", f"Slopes over depth{which}", sentence(f"No slopes: {entries[0]['reason']}"))
             continue
+        if sum(len(entry["lines"]) for entry in drawn) == 1:
+            line = drawn[0]["lines"][0]
+            said = f"One curve, of {line['model']}: the slope of {change(drawn[0]['measure'])} on relative depth is {signed(line['mean'])}, its rank slope {signed(line['rank_slope'])}"
+            yield section("slopes", f"Slopes over depth{which}", sentence(said))
+            continue
         seeds = max(line["n"] for entry in drawn for line in entry["lines"])
         used = [series for name, series in colours.items() if any(line["update"] == name for entry in drawn for line in entry["lines"])]
         lead = "Least squares of a run’s change on relative depth: above 0, later blocks changed more. "
@@ -90,7 +95,7 @@ def _slope_table(entry: dict[str, Any]) -> Block:
          line["reason"] or ("saturated" if line["saturated"] else "")]
         for line in entry["lines"]
     ]  # fmt: skip
-    return fold(f"In figures, {change(entry['measure'])}: {count(len(rows))} cells",
+    return fold(f"In figures, {change(entry['measure'])}: {counted(len(rows), 'cell')}",
                 table(f"Slopes, {change(entry['measure'])}", heads, rows, words=(1, 2, len(heads) - 1)))  # fmt: skip
 
 
@@ -126,7 +131,7 @@ def _saturation(entry: dict[str, Any]) -> str:
 def _step_signs(entries: list[dict[str, Any]]) -> Block:
     words = {"block": "blocks", "saturation": "curve", "family": "objective"}
     rows = [
-        [f"{words[group['by']]}: {group['group']}", change(entry["measure"]), of_n(group["positive"], group["n"]), p_value(group["p"])]
+        [f"{words[group['by']]}: {group['group']}", change(entry["measure"]), of_n(group["positive"], group["n"]), p(group["p"])]
         for entry in entries for group in entry["groups"]
         if not (group["by"] == "saturation" and entry["measure"] != "procrustes" and not any(cell["saturated"] for cell in entry["cells"]))
     ]  # fmt: skip
@@ -148,7 +153,7 @@ def _signs(payload: Payload) -> Iterator[Block]:
         entry = entries[0]
         rows = [
             [group["group"], change(group["measure"]), count(group["runs"])]
-            + ([of_n(group["positive"], group["n"]), count(group["negative"]), count(group["zero"]), p_value(group["p"])]
+            + ([of_n(group["positive"], group["n"]), count(group["negative"]), count(group["zero"]), p(group["p"])]
                if not group["reason"] else [group["reason"], MISSING, MISSING, MISSING])
             for group in entry["groups"]
         ]  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tunescope.report.numbers import MISSING, count, p_value, signed, three
+from tunescope.report.numbers import MISSING, count, signed, three
 from tunescope.report.study_blocks import Block, Sheet, fold, heading, note, panel, panels, section, table
 from tunescope.report.study_depth_section import by_study
 from tunescope.report.study_distances import distance_panel, distance_scatter
-from tunescope.report.study_names import change, of_n, rho, sentence, short
+from tunescope.report.study_names import change, of_n, p, rho, sentence, short
 
 Payload = dict[str, Any]
 MOST = 12
@@ -38,7 +38,7 @@ def _parts(entry: dict[str, Any], sheet: Sheet) -> Iterator[Block]:
         yield heading("Within each model")
         yield panels((panel(sheet("distance", distance_panel, entry, model), model, _within(own.get(model))) for model in models), "three")
     if entry["within"].get("models"):
-        rows = [[row["model"], count(row["n"]), signed(row["rho"]), p_value(row["p"]) if row["p"] is not None else MISSING, row["reason"] or ("every order" if row["method"] == "enumerated" else "drawn orders")]
+        rows = [[row["model"], count(row["n"]), signed(row["rho"]), p(row["p"]) if row["p"] is not None else MISSING, row["reason"] or ("every order" if row["method"] == "enumerated" else "drawn orders")]
                 for row in entry["within"]["models"]]  # fmt: skip
         yield fold("Rank correlations in figures", table(f"Spearman within models, {short(entry['distance'])}", ["model", "objectives", "ρ", "p, two-sided", "p by"], rows, words=(4,)))
     if not found.get("reason"):
@@ -53,8 +53,12 @@ def _line(entry: dict[str, Any]) -> str:
     if found.get("reason"):
         return sentence(f"No common line: {found['reason']}")
     odd = sum(row["anomaly"] for row in found["table"])
-    return (f"Dashed: the least-squares line of all {count(len(entry['points']))} points, slope = {three(found['intercept'])} {signed(found['gradient'])} × distance; "
+    return (f"Dashed: the least-squares line of all {count(len(entry['points']))} points, slope = {three(found['intercept'])} {_plus(found['gradient'])} × distance; "
             f"orange: {count(odd) if odd else 'none'} at {found['beyond']:g} sd or more from it. A point far out draws the line towards itself.")  # fmt: skip
+
+
+def _plus(value: float) -> str:
+    return f"{'−' if value < 0 else '+'} {three(abs(value))}"
 
 
 def _told(entry: dict[str, Any]) -> str:
@@ -69,10 +73,10 @@ def _told(entry: dict[str, Any]) -> str:
 def _signs(said: str, found: dict[str, Any], none: str) -> str:
     if found.get("reason"):
         return sentence(f"{none}: {found['reason']}")
-    return f"{said} {of_n(found['positive'], found['n'])} (sign test {p_value(found['p'])})."
+    return f"{said} {of_n(found['positive'], found['n'])} (sign test {p(found['p'])})."
 
 
 def _within(row: dict[str, Any] | None) -> str:
     if row is None or row["rho"] is None:
         return (row or {}).get("reason") or "no correlation"
-    return f"ρ {signed(row['rho'])}, {p_value(row['p'])}, n {row['n']}"
+    return f"ρ {signed(row['rho'])}, {p(row['p'])}, n {row['n']}"

@@ -9,7 +9,7 @@ from tunescope.report.numbers import MISSING, amount, count, interval, three, tw
 from tunescope.report.study_blocks import Block, Sheet, fold, heading, key, note, panel, panels, section, table
 from tunescope.report.study_depth_section import by_study
 from tunescope.report.study_features import feature_panel
-from tunescope.report.study_names import feature
+from tunescope.report.study_names import counted, feature
 from tunescope.report.study_series import listed
 
 Payload = dict[str, Any]
@@ -62,4 +62,4 @@ def _table(entry: dict[str, Any]) -> Block:
     heads = ["of", "layer", "value", "95% interval", "floor ± sd", "ceiling", "over"]
     used = [order for order in range(len(heads)) if order < 3 or any(row[order] != MISSING for row in rows)]
     name = feature(entry["measure"])
-    return fold(f"{name} in figures: {count(len(rows))} rows", table(name, [heads[i] for i in used], [[row[i] for i in used] for row in rows]))
+    return fold(f"{name} in figures: {counted(len(rows), 'row')}", table(name, [heads[i] for i in used], [[row[i] for i in used] for row in rows]))

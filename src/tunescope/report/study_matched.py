@@ -17,7 +17,7 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
     """Drift across, gain up, named points with their spread over seeds."""
     import altair as alt
 
-    points = entry["points"]
+    points = [point for point in entry["points"] if point["drift"] > 0]
     if not points:
         return None
     xs = [point["drift"] for point in points]

@@ -41,16 +41,26 @@ def on(texts: str | None) -> str:
     return f" on {texts}" if texts else ""
 
 
+def p(value: float | None) -> str:
+    """A p-value that stays on one line."""
+    return p_value(value).replace(" ", "\u00a0")
+
+
+def counted(number: int, word: str, words: str | None = None) -> str:
+    """With its noun: "1 pair", "15 pairs"."""
+    return f"{number:,} {word if number == 1 else words or word + 's'}"
+
+
 def of_n(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,}"
 
 
 def rho(found: dict[str, Any]) -> str:
-    """A correlation in words: "ρ +.943, p = .017, n 6"; the reason where there is none."""
+    """A correlation in words: "+.943, p = .017, exact, n 6"; the reason where there is none."""
     if found.get("value") is None:
         return f"no correlation: {found.get('reason') or 'not computed'}"
     exact = ", exact" if found.get("method") == "enumerated" else ""
-    return f"{signed(found['value'])}, {p_value(found['p'])}{exact}, n {found['n']}"
+    return f"{signed(found['value'])}, {p(found['p'])}{exact}, n\u00a0{found['n']}"
 
 
 def sentence(text: str) -> str:

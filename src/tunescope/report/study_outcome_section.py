@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tunescope.report.numbers import MISSING, count, interval, p_value, signed, three
+from tunescope.report.numbers import MISSING, count, interval, signed, three
 from tunescope.report.study_anchors import anchor_ranks
 from tunescope.report.study_blocks import Block, Sheet, fold, heading, key, note, panel, panels, section, table
 from tunescope.report.study_conditions import condition_bars, within
 from tunescope.report.study_depth_section import by_study
 from tunescope.report.study_layers import layer_curve, layer_gains
 from tunescope.report.study_matched import matched_scatter
-from tunescope.report.study_names import change, metric, on, rho, sentence, short
+from tunescope.report.study_names import change, counted, metric, on, p, rho, sentence, short
 from tunescope.report.study_series import listed, regimes
 from tunescope.report.study_trajectories import trajectory
 
@@ -36,7 +36,8 @@ def _column(column: dict[str, Any]) -> str:
 
 def _conditions(payload: Payload, sheet: Sheet) -> Iterator[Block]:
     for which, entries in by_study(payload, "conditions"):
-        drawn = [entry for entry in entries if len(entry["lines"]) > 1]
+        ranked = {entry["model"] for entry in payload["anchors"] if entry["study"] == entries[0]["study"]}  # shown there, where nothing came of it
+        drawn = [entry for entry in entries if len(entry["lines"]) > 1 and not (entry["model"] in ranked and not _judged(entry))]
         if not drawn:
             continue
         colours = regimes([line["regime"] for entry in drawn for line in entry["lines"]])
@@ -47,6 +48,10 @@ def _conditions(payload: Payload, sheet: Sheet) -> Iterator[Block]:
             blocks += [heading(entry["model"]), panels(items), _condition_table(entry)]
         lead = "How far each condition moved the whole model, and what came of it: the same order in every panel, by the first. Whiskers: one sd over seeds, or the 95% interval of a single run."
         yield section("conditions", f"Conditions{which}", lead, key(colours.values(), mark="dot") if len(colours) > 1 else None, *blocks)
+
+
+def _judged(entry: dict[str, Any]) -> bool:
+    return any(column["subject"] == "outcome" for column in entry["columns"])
 
 
 def _what(column: dict[str, Any]) -> str:
@@ -72,13 +77,13 @@ def _matched(payload: Payload, sheet: Sheet) -> Iterator[Block]:
             told = entry | {"said": change(entry["measure"]) + on(entry["texts"])}
             title = f"{entry['model']}: {entry['task']}, {metric(entry['outcome'])}"
             blocks += [heading(title), panels([panel(sheet("matched", matched_scatter, told, colours), "", " ".join(_matched_words(entry)))], "one"), _pairs(entry)]
-        lead = "A point a condition: across how far it moved, up what came of it. Were distance the cause of damage, points would fall along one line; points above one another moved alike and did not fare alike."
+        lead = "A point a condition: across how far it moved, up what came of it. Were distance the cause of damage, points would fall along one line; points above one another moved alike and did not fare alike. The untuned model is at 0, 0."
         yield section("matched", f"Change against damage{which}", lead, key(colours.values(), mark="dot") if len(colours) > 1 else None, *blocks)
 
 
 def _matched_words(entry: dict[str, Any]) -> Iterator[str]:
     found = entry["correlation"]
-    yield f"Spearman of change and damage over the conditions that moved: {rho(found)}." if found else sentence(f"No rank correlation: {entry['correlation_reason']}")
+    yield f"Spearman’s ρ of change and damage over the conditions that moved: {rho(found)}." if found else sentence(f"No rank correlation: {entry['correlation_reason']}")
     ratio = entry["ratio"]
     if ratio is None:
         yield sentence(f"No ratio test: {entry['ratio_reason']}")
@@ -93,12 +98,12 @@ def _pairs(entry: dict[str, Any]) -> Block:
     ordered = sorted(entry["pairs"], key=lambda pair: -abs(pair["difference"]))
     rows = [
         [f"{pair['b']} − {pair['a']}", three(pair["drift"]), signed(pair["difference"]), interval(pair["low"], pair["high"]),
-         p_value(pair["p"]) if pair["p"] is not None else MISSING, count(pair["n"]), count(pair["checkpoints"])]
+         p(pair["p"]) if pair["p"] is not None else MISSING, count(pair["n"]), count(pair["checkpoints"])]
         for pair in ordered
     ]  # fmt: skip
     said = "Each path is read where it first reaches the largest change that both reach, linear between checkpoints; with one checkpoint it is the straight line from the untuned model. Intervals and p are over pairs of seeds; one pair has neither."
     heads = ["pair", "at a change of", "difference", "95% interval", "p", "pairs", "checkpoints"]
-    return fold(f"Matched by interpolation: {count(len(rows))} pairs", note(said), table(f"Pairs at one change, {entry['model']}, {entry['task']}", heads, rows))
+    return fold(f"Matched by interpolation: {counted(len(rows), 'pair')}", note(said), table(f"Pairs at one change, {entry['model']}, {entry['task']}", heads, rows))
 
 
 def _anchors(payload: Payload, sheet: Sheet) -> Iterator[Block]:
@@ -111,11 +116,11 @@ def _anchors(payload: Payload, sheet: Sheet) -> Iterator[Block]:
                 continue
             left = f" Left out: {', '.join(entry['left_out'])}." if entry["left_out"] else ""
             items.append(panel(sheet("anchors", anchor_ranks, entry), title, f"{count(len(entry['lines']))} conditions.{left}"))
-            rows = [[f"{pair['a']}, {pair['b']}", signed(pair["rho"]), p_value(pair["p"]), count(pair["n"]), pair["reason"] or ("every order" if pair["method"] == "enumerated" else "drawn orders")]
+            rows = [[f"{pair['a']}, {pair['b']}", signed(pair["rho"]), p(pair["p"]), count(pair["n"]), pair["reason"] or ("every order" if pair["method"] == "enumerated" else "drawn orders")]
                     for pair in entry["pairs"]]  # fmt: skip
             blocks.append(table(f"Ranks between texts, {title}", [title, "ρ", "p, two-sided", "conditions", "p by"], rows, words=(4,)))
         lead = "The conditions in the order of how far they moved, read on each set of texts; 1 moved most, ties share their mean rank. Lines that do not cross: the order does not depend on the texts."
-        yield section("anchors", f"Do the texts decide?{which}", lead, panels(items) if items else None, *blocks)
+        yield section("anchors", f"Ranks across texts{which}", lead, panels(items) if items else None, *blocks)
 
 
 def _trajectories(payload: Payload, sheet: Sheet) -> Iterator[Block]:

@@ -49,7 +49,7 @@ def _view(payload: Payload, sections: list[Block], drawn: dict[str, dict]) -> di
         "version": payload["tunescope"], "name": payload["name"], "about": plan.get("about") or "", "progress": study_words.progress(payload),
         "headline": told, "findings": [said for said in found if said not in told], "deviations": payload["deviations"],
         "verdicts": [_verdict(verdict) for verdict in payload["verdicts"]], "sealed": _sealed(sealed), "warnings": (sealed or {}).get("warnings") or [],
-        "runs": _runs(payload["runs"]), "sections": sections, "drawn": set(drawn), "kept": _kept(payload),
+        "runs": _runs(payload["runs"]), "told": set(payload["runs"]["counts"]) > {"done"}, "sections": sections, "drawn": set(drawn), "kept": _kept(payload),
         "footer": f"Written by tunescope {payload['tunescope']} on {made}. This file loads nothing and sends nothing.",
     }  # fmt: skip
 

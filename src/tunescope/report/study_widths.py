@@ -9,7 +9,7 @@ from tunescope.report.numbers import percent
 from tunescope.report.study_axes import rows_axis
 from tunescope.report.theme import LIGHT
 
-WIDTH_PX, FULL = 44, 0.8
+WIDTH_PX, FULL, FOOT = 44, 0.8, 0.8
 
 
 def ordered_widths(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -32,12 +32,12 @@ def width_rows(entry: dict[str, Any], tables: Tables) -> Any | None:
                     title="relative depth", titlePadding=6, labelOverlap="greedy") if same else alt.Axis(
                         values=[], title="from the first block to the last", domain=False)  # fmt: skip
     x = alt.X("a:Q", axis=axis, scale=alt.Scale(domain=[0, 1], nice=False))
-    y = rows_axis([line["model"] for line in lines], field="top", width=16)
+    y = rows_axis([line["model"] for line in lines], field="top", width=24, at=FOOT, limit=150)
     colour = alt.condition("datum.last", alt.value(LIGHT["main"]), alt.value(LIGHT["quiet_bar"]))
     told = [alt.Tooltip("model:N"), alt.Tooltip("depth:N"), alt.Tooltip("said:N", title="share of the change"), alt.Tooltip("runs:N")]
     base, last = tables(bars), tables([bar for bar in bars if bar["last"]])
     middle = alt.X("middle:Q", axis=axis, scale=alt.Scale(domain=[0, 1], nice=False))
-    foot = rows_axis([line["model"] for line in lines], field="foot", width=16)
+    foot = rows_axis([line["model"] for line in lines], field="foot", width=24, at=FOOT, limit=150)
     parts = [
         tables([{"foot": row + 1} for row in range(len(lines))]).mark_rule(color=LIGHT["rule"]).encode(y=foot),
         base.mark_rect(opacity=1).encode(x=x, x2="b:Q", y=y, y2="foot:Q", color=colour, tooltip=told),

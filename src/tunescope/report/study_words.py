@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from tunescope.report.numbers import count, p_value, percent, signed
-from tunescope.report.study_names import change, metric, of_n
+from tunescope.report.numbers import count, percent, signed, three
+from tunescope.report.study_names import change, metric, of_n, p
 
 Payload = dict[str, Any]
+ALIKE = 1.5
 STATES = {"supported": "rewritten", "falsified": "alarm", "invalid window": "refined", "not evaluable": "nothing"}
 
 
@@ -20,7 +21,7 @@ def headline(payload: Payload) -> str:
         said.append("Nothing has been measured yet.")
     if payload["verdicts"]:
         said.append(verdict_counts(payload["verdicts"]))
-    said += list(findings(payload))[: 2 if payload["verdicts"] else 3]
+    said += list(findings(payload))[: 1 if said else 2]
     return " ".join(said) or "There is nothing to tell of these rows."
 
 
@@ -66,40 +67,55 @@ def _depth(payload: Payload) -> Iterator[str]:
         for group in groups:
             if group["group"] == "training as usual":
                 yield (f"Slopes over depth rise towards the output in {of_n(group['positive'], group['n'])} cells trained as usual "
-                       f"({change(group['measure'])}, sign test {p_value(group['p'])}){_of(entry, payload)}.")  # fmt: skip
+                       f"({change(group['measure'])}, sign test {p(group['p'])}){_of(entry, payload)}.")  # fmt: skip
             elif group["group"] == "equal-step":
-                yield f"When every block moves equally far, {of_n(group['positive'], group['n'])} stay positive ({p_value(group['p'])})."
+                yield f"When every block moves equally far, {of_n(group['positive'], group['n'])} stay positive ({p(group['p'])})."
 
 
 def _outcomes(payload: Payload) -> Iterator[str]:
-    for entry in payload["matched"]:
-        pairs = [pair for pair in entry["pairs"] or [] if pair["drift"] > 0]
-        if not pairs:
-            continue
-        top = max(pairs, key=lambda pair: abs(pair["difference"]))
-        yield (f"At one and the same {change(entry['measure'])} of {top['drift']:.2f}".replace("0.", ".") + f", {top['b']} and {top['a']} of {entry['model']} differ by "
-               f"{signed(top['difference'])} in {entry['task']} {metric(entry['outcome'])}{_over(top)}.")  # fmt: skip
-    for entry in payload["matched"]:
-        if entry["correlation"] and entry["correlation"]["value"] is not None:
-            found = entry["correlation"]
-            yield f"Within {entry['model']}, change and damage in {entry['task']} have ρ {signed(found['value'])} ({p_value(found['p'])}, {found['n']} conditions)."
+    for model in dict.fromkeys(entry["model"] for entry in payload["matched"]):
+        own = [entry for entry in payload["matched"] if entry["model"] == model]
+        pairs = [(pair, entry) for entry in own for pair in _near(entry)]
+        if pairs:
+            yield _apart(*max(pairs, key=lambda each: abs(each[0]["difference"])))
+        known = [entry for entry in own if entry["correlation"] and entry["correlation"]["value"] is not None]
+        if known:
+            said = [f"{signed(entry['correlation']['value'])} in {entry['task']} ({p(entry['correlation']['p'])}, n\u00a0{entry['correlation']['n']})" for entry in known]
+            yield f"Within {model}, the change and the damage of conditions have ρ {_joined(said)}."
+
+
+def _near(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pairs of conditions that moved about equally far."""
+    moved = {point["condition"]: point["drift"] for point in entry["points"]}
+    return [pair for pair in entry["pairs"] or [] if _alike(moved[pair["a"]], moved[pair["b"]])]
+
+
+def _apart(pair: dict[str, Any], entry: dict[str, Any]) -> str:
+    low, high = (pair["b"], pair["a"]) if pair["difference"] < 0 else (pair["a"], pair["b"])
+    return (f"Moved equally far ({change(entry['measure'])} {three(pair['drift'])}), {low} of {entry['model']} comes out {three(abs(pair['difference']))} below {high} "
+            f"in {entry['task']} {metric(entry['outcome'])}{_over(pair)}.")  # fmt: skip
+
+
+def _alike(one: float, other: float) -> bool:
+    """Whether two changes are near enough for their pair to be told of first: neither is more than half as large again."""
+    return 0 < max(one, other) <= ALIKE * min(one, other)
 
 
 def _over(pair: dict[str, Any]) -> str:
-    return f" ({p_value(pair['p'])} over {pair['n']} pairs)" if pair["p"] is not None else " (one pair, so no interval)"
+    return f" ({p(pair['p'])} over {pair['n']} pairs)" if pair["p"] is not None else " (one pair, so no interval)"
 
 
 def _distances(payload: Payload) -> Iterator[str]:
     entry = next((entry for entry in payload["distances"] if entry["points"] and not entry["within"].get("reason")), None)
     if entry:
         found = entry["within"]
-        yield (f"Objectives further from pretraining have steeper profiles within {of_n(found['positive'], found['n'])} models (sign test {p_value(found['p'])})"
+        yield (f"Objectives further from pretraining have steeper profiles within {of_n(found['positive'], found['n'])} models (sign test {p(found['p'])})"
                f"{_bare(entry)}.")  # fmt: skip
 
 
 def _bare(entry: dict[str, Any]) -> str:
     found = entry["without"]
-    return "" if found.get("reason") else f", without the reference objective within {of_n(found['positive'], found['n'])} ({p_value(found['p'])})"
+    return "" if found.get("reason") else f", without the reference objective within {of_n(found['positive'], found['n'])} ({p(found['p'])})"
 
 
 def _largest(payload: Payload) -> Iterator[str]:

@@ -98,14 +98,21 @@ def _matched(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator[dict
             if ends is None or ends["condition"].nunique() < 2:
                 continue
             paths, _ = tried(lambda asked=asked: analyses.points(rows, **asked, checkpoint="all"))
-            yield asked | _pairs(ends, ends if paths is None else paths)
+            yield asked | _pairs(ends, ends if paths is None else paths, _printed_sd(_of(rows, task)))
 
 
-def _pairs(ends: pd.DataFrame, paths: pd.DataFrame) -> dict[str, Any]:
+def _printed_sd(rows: pd.DataFrame) -> dict[str, float]:
+    """The sd of conditions whose outcome was printed as a mean."""
+    known = rows[rows["sd"].notna() & rows["seed"].isna()]
+    return dict(zip(known["condition"], known["sd"], strict=True))
+
+
+def _pairs(ends: pd.DataFrame, paths: pd.DataFrame, printed: dict[str, float]) -> dict[str, Any]:
     means = analyses.over_runs(ends)
     sds = ends.groupby(PAIRED, dropna=False)[["drift", "gain"]].std().add_suffix("_sd").reset_index()
     regimes = ends.groupby("condition")["regime"].first()
-    points = means.merge(sds, on=PAIRED).assign(regime=means["condition"].map(regimes))
+    points = means.merge(sds, on=PAIRED)
+    points = points.assign(regime=points["condition"].map(regimes), gain_sd=points["gain_sd"].fillna(points["condition"].map(printed)))
     lost = [line.condition for line in means.itertuples() if line.damage > 0 and line.drift > 0]
     found: dict[str, Any] = {"points": points}
     for name, make in (
