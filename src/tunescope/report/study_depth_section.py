@@ -80,7 +80,7 @@ def _slopes(payload: Payload, sheet: Sheet, colours: dict[str, Series]) -> Itera
         for order, entry in enumerate(drawn):
             models = dict.fromkeys(line["model"] for line in entry["lines"] if line["mean"] is not None)
             items = [panel(sheet("slope", slope_panel, entry, model, colours), model) for model in models]
-            grid = panels(items, "three" if len(items) > 1 else "one")
+            grid = panels(items, {1: "one", 2: "two"}.get(len(items), "three"))
             made = [heading(change(entry["measure"]) + on(entry["texts"])), grid] if not order else [fold(f"The same as {change(entry['measure'])}", grid)]
             blocks += [*made, _slope_table(entry)]
         yield section("slopes", f"Slopes over depth{which}", lead, key(used, mark="dot") if len(used) > 1 else None, *blocks)
@@ -124,8 +124,10 @@ def _ratio(entry: dict[str, Any]) -> str:
 
 def _saturation(entry: dict[str, Any]) -> str:
     some = sum(cell["saturated"] for cell in entry["cells"])
-    rule = "a mean change of .9 or more, as no floor was measured" if entry["measure"] == "procrustes" else "most blocks within 2 sd of their floor"
-    return f"Saturated: {rule}; {of_n(some, len(entry['cells']))} cells under {change(entry['measure'])}. Under CKA without a floor nothing is marked."
+    rules = {"mean": "a mean change of .9 or more, as no floor was measured", "floor": "most blocks within 2 sd of their floor or beyond it"}
+    if entry["saturation"] is None:
+        return f"No curve is marked as saturated: under {change(entry['measure'])} no floor was measured."
+    return f"Saturated: {rules[entry['saturation']]}; {of_n(some, len(entry['cells']))} cells under {change(entry['measure'])}."
 
 
 def _step_signs(entries: list[dict[str, Any]]) -> Block:
@@ -133,7 +135,7 @@ def _step_signs(entries: list[dict[str, Any]]) -> Block:
     rows = [
         [f"{words[group['by']]}: {group['group']}", change(entry["measure"]), of_n(group["positive"], group["n"]), p(group["p"])]
         for entry in entries for group in entry["groups"]
-        if not (group["by"] == "saturation" and entry["measure"] != "procrustes" and not any(cell["saturated"] for cell in entry["cells"]))
+        if not (group["by"] == "saturation" and entry["saturation"] is None)
     ]  # fmt: skip
     return table("Signs under equal-step", ["slopes that stay positive", "under", "positive", "sign test"], rows, words=(1,))
 

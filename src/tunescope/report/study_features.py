@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tunescope.report.chart_parts import Tables
@@ -11,18 +12,21 @@ from tunescope.report.study_series import Series
 from tunescope.report.theme import CONTROLS, LIGHT
 
 FEATURE_PX, SPAN = 36, 0.56
+CUT = 1.5  # of the variance left unexplained: beyond, a dictionary does worse than none, and is written out
 
 
 def feature_panel(entry: dict[str, Any], colours: dict[str, Series], tables: Tables) -> Any | None:
     """A row a tuned model, a colour a layer; grey ticks: the floor, green ticks: the ceiling."""
     import altair as alt
 
-    lines = entry["lines"]
+    lines = [line for line in entry["lines"] if str(line["layer"]) in colours]
     names = list(dict.fromkeys(line["shown"] for line in lines))
     rows = [_row(line, names, list(colours), colours) for line in lines]
+    most = CUT if entry["measure"] == "unexplained_share" else math.inf
+    cut, rows = [row for row in rows if row["v"] > most], [row for row in rows if row["v"] <= most]
     every = [row[name] for row in rows for name in ("v", "low", "high", "floor", "ceiling")]
     scale = alt.Scale(domain=list(domain(every)), nice=False, zero=False)
-    y, colour = rows_axis(names, limit=140, width=20), alt.Color("colour:N", scale=None)
+    y, colour = rows_axis(names, limit=160, width=26), alt.Color("colour:N", scale=None)
     told = [alt.Tooltip("name:N", title="of"), alt.Tooltip("layer:N"), alt.Tooltip("said:N", title="value"), alt.Tooltip("chance:N", title="floor"),
             alt.Tooltip("top:N", title="ceiling"), alt.Tooltip("n:N")]  # fmt: skip
 
@@ -36,6 +40,7 @@ def feature_panel(entry: dict[str, Any], colours: dict[str, Series], tables: Tab
         tables([row for row in rows if row["ceiling"] is not None]).mark_tick(color=CONTROLS[1], **tick)
         .encode(x=across("ceiling"), y=y, tooltip=told),
         tables([row for row in rows if row["low"] is not None]).mark_rule(strokeWidth=1.6).encode(x=across("low"), x2="high:Q", y=y, color=colour),
+        tables(cut).mark_text(align="right", x="width", baseline="middle").encode(y=y, text="cut:N", color=colour, tooltip=told),
         tables(rows).mark_point(filled=True, size=48, opacity=1).encode(x=across("v"), y=y, color=colour, tooltip=told),
     ]  # fmt: skip
     return alt.layer(*parts).properties(height=FEATURE_PX * len(names))
@@ -50,5 +55,5 @@ def _row(line: dict[str, Any], names: list[str], layers: list[str], colours: dic
         "row": names.index(line["shown"]) + 0.5 + place, "v": line["value"], "low": line["low"], "high": line["high"], "floor": line["floor"],
         "ceiling": line["ceiling"], "name": f"{line['name']} {line['detail']}".strip(), "layer": layer, "colour": colours[layer].colour,
         "said": said + (f" {interval(line['low'], line['high'])}" if line["low"] is not None else ""), "chance": floor or "–",
-        "top": three(line["ceiling"]), "n": str(line["n"] or "–"),
+        "top": three(line["ceiling"]), "n": str(line["n"] or "–"), "cut": f"{amount(line['value'])} →",
     }  # fmt: skip

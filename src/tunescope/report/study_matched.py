@@ -21,7 +21,7 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
     if not points:
         return None
     xs = [point["drift"] for point in points]
-    low, high = domain([point["gain"] for point in points], room=0.1)
+    low, high = domain([end for point in points for end in (point["gain"], _less(point, -1), _less(point, 1))], room=0.08)
     left, right = domain(xs, room=0.04)
     half = (min(xs) + max(xs)) / 2
     wanted = [(high - point["gain"]) / (high - low) * HEIGHT for point in points]
@@ -44,7 +44,9 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
     ]
     for row in rows:
         mark = {"align": "right" if row["right"] else "left", "dx": -9 if row["right"] else 9, "baseline": "middle", "color": LIGHT["ink"]}
-        parts.append(tables([row]).mark_text(y=row["at"], **mark).encode(x=x, text="condition:N"))
+        label = tables([row])
+        halo = mark | {"stroke": LIGHT["paper"], "strokeWidth": 4, "color": LIGHT["paper"]}
+        parts += [label.mark_text(y=row["at"], **how).encode(x=x, text="condition:N") for how in (halo, mark)]
     return alt.layer(*parts).properties(height=HEIGHT)
 
 

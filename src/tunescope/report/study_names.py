@@ -14,7 +14,8 @@ _FEATURES = {
     "delta_norm": "Mean |Δ|", "relative_delta_norm": "|Δ| / |x|", "r2": "Reconstruction, R²", "r2_centred": "Reconstruction, centred R²",
     "constant_share": "Share of a constant", "l0": "Active features, L0", "density": "Density, median", "dead_share": "Dead features",
     "raw_cka": "CKA of Δ and base", "behaviour_recovered": "Behaviour recovered", "unexplained_share": "Left unexplained",
-    "improvement": "Improvement over the base’s dictionary",
+    "improvement_recoded": "Improvement on the base’s dictionary, re-coded, %",
+    "improvement_applied": "Improvement on the base’s dictionary as it is, %", "reused_share": "Gap closed by the base’s features",
 }  # fmt: skip
 
 
@@ -31,10 +32,9 @@ def metric(name: str) -> str:
     return OUTCOMES.get(name, name)
 
 
-def feature(measure: str) -> str:
-    if measure in _FEATURES:
-        return _FEATURES[measure]
-    return features_words.title((measure, 0))
+def feature(measure: str, side: int = 0) -> str:
+    """side: which of a comparison’s two, where it has two."""
+    return _FEATURES[measure] if measure in _FEATURES else features_words.title((measure, side))
 
 
 def on(texts: str | None) -> str:
@@ -67,3 +67,10 @@ def sentence(text: str) -> str:
     """With a capital at its start and a full stop at its end."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def main_tasks(entries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Those of tasks, and those of readings of another's task: "docs: old index" is one of "docs"."""
+    names = {entry["task"] for entry in entries}
+    second = [entry for entry in entries if any(entry["task"].startswith(f"{name}: ") for name in names)]
+    return [entry for entry in entries if entry not in second], second

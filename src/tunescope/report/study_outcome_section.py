@@ -12,8 +12,8 @@ from tunescope.report.study_conditions import condition_bars, within
 from tunescope.report.study_depth_section import by_study
 from tunescope.report.study_layers import layer_curve, layer_gains
 from tunescope.report.study_matched import matched_scatter
-from tunescope.report.study_names import change, counted, metric, on, p, rho, sentence, short
-from tunescope.report.study_series import listed, regimes
+from tunescope.report.study_names import change, counted, main_tasks, metric, on, p, rho, sentence, short
+from tunescope.report.study_series import Series, listed, regimes
 from tunescope.report.study_trajectories import trajectory
 
 Payload = dict[str, Any]
@@ -73,12 +73,24 @@ def _matched(payload: Payload, sheet: Sheet) -> Iterator[Block]:
     for which, entries in by_study(payload, "matched"):
         colours = regimes([point["regime"] for entry in entries for point in entry["points"]])
         blocks: list[Block] = []
-        for entry in entries:
-            told = entry | {"said": change(entry["measure"]) + on(entry["texts"])}
-            title = f"{entry['model']}: {entry['task']}, {metric(entry['outcome'])}"
-            blocks += [heading(title), panels([panel(sheet("matched", matched_scatter, told, colours), "", " ".join(_matched_words(entry)))], "one"), _pairs(entry)]
-        lead = "A point a condition: across how far it moved, up what came of it. Were distance the cause of damage, points would fall along one line; points above one another moved alike and did not fare alike. The untuned model is at 0, 0."
+        for model in dict.fromkeys(entry["model"] for entry in entries):
+            own = [entry for entry in entries if entry["model"] == model]
+            first, others = main_tasks(own)
+            blocks += [block for entry in first for block in _matched_parts(entry, colours, sheet)]
+            blocks += [fold(_matched_title(entry), *list(_matched_parts(entry, colours, sheet))[1:]) for entry in others]
+        lead = "A point a condition: across how far it moved, up what came of it. Were distance the cause of damage, points would fall along one line; points above one another moved alike and did not fare alike. The untuned model is at the origin."
         yield section("matched", f"Change against damage{which}", lead, key(colours.values(), mark="dot") if len(colours) > 1 else None, *blocks)
+
+
+def _matched_title(entry: dict[str, Any]) -> str:
+    return f"{entry['model']}: {entry['task']}, {metric(entry['outcome'])}"
+
+
+def _matched_parts(entry: dict[str, Any], colours: dict[str | None, Series], sheet: Sheet) -> Iterator[Block]:
+    told = entry | {"said": change(entry["measure"]) + on(entry["texts"])}
+    yield heading(_matched_title(entry))
+    yield panels([panel(sheet("matched", matched_scatter, told, colours), "", " ".join(_matched_words(entry)))], "one")
+    yield _pairs(entry)
 
 
 def _matched_words(entry: dict[str, Any]) -> Iterator[str]:
@@ -130,7 +142,7 @@ def _trajectories(payload: Payload, sheet: Sheet) -> Iterator[Block]:
             own = [entry for entry in entries if entry["model"] == model]
             colours = listed([path["condition"] for entry in own for path in entry["paths"]])
             first = own[0]
-            items = [panel(sheet("trajectory", trajectory, first, "drift", colours), change(first["measure"]) + on(first["texts"]))]
+            items = [panel(sheet("trajectory", trajectory, first, "drift", colours), change(first["measure"]) + on(first["texts"]), "change, 0 for none")]
             items += [panel(sheet("trajectory", trajectory, entry, "gain", colours), f"{entry['task']}, {metric(entry['outcome'])}",
                             "tuned − base" + (", turned so that up is better" if entry["better"] == "lower" else "")) for entry in own]  # fmt: skip
             blocks += [heading(model), key(colours.values()), panels(items), _path_table(own)]

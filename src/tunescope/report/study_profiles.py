@@ -25,7 +25,8 @@ def profile_panel(
     if not points:
         return None
     x = alt.X("depth:Q", axis=amounts(values=FULL), scale=alt.Scale(domain=[0, 1.02], nice=False))
-    every = [value for line in entry["lines"] for value in line["changes"]] + (list(grey["high"]) if grey else [])
+    every = [end for line in entry["lines"] for change, sd in zip(line["changes"], line["sd"], strict=True) if change is not None
+             for end in (change - (sd or 0), change + (sd or 0))] + (list(grey["high"]) if grey else [])  # fmt: skip
     y = alt.Y("change:Q", axis=amounts(ticks=3, grid=True), scale=alt.Scale(domain=list(domain(every)), nice=False, zero=False))
     colour = alt.Color("colour:N", scale=None)
     told = [alt.Tooltip("rule:N"), alt.Tooltip("at:N", title="depth"), alt.Tooltip("said:N", title="change"), alt.Tooltip("of:N", title="curves")]

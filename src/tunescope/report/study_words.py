@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunescope.report.numbers import count, percent, signed, three
-from tunescope.report.study_names import change, metric, of_n, p
+from tunescope.report.study_names import change, main_tasks, metric, of_n, p
 
 Payload = dict[str, Any]
 ALIKE = 1.5
@@ -74,7 +74,7 @@ def _depth(payload: Payload) -> Iterator[str]:
 
 def _outcomes(payload: Payload) -> Iterator[str]:
     for model in dict.fromkeys(entry["model"] for entry in payload["matched"]):
-        own = [entry for entry in payload["matched"] if entry["model"] == model]
+        own, _ = main_tasks([entry for entry in payload["matched"] if entry["model"] == model])
         pairs = [(pair, entry) for entry in own for pair in _near(entry)]
         if pairs:
             yield _apart(*max(pairs, key=lambda each: abs(each[0]["difference"])))
@@ -130,7 +130,7 @@ def _largest(payload: Payload) -> Iterator[str]:
         said = [f"{signed(value)} ({model}, {condition}: {column['task']} {metric(column['measure'])})" for value, condition, model, column in ends]
         yield f"The outcomes go from {said[-1]} to {said[0]}." if len(said) > 1 else f"The one outcome changed by {said[0]}."
     for entry in payload["widths"]:
-        if len(entry["lines"]) > 1:
+        if len({percent(line["shares"][-1]) for line in entry["lines"]}) > 1:
             shares = sorted((line["shares"][-1], line["model"]) for line in entry["lines"])
             yield f"The last depth holds {percent(shares[0][0])} ({shares[0][1]}) to {percent(shares[-1][0])} ({shares[-1][1]}) of a model’s change."
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tunescope.reference import DEPTH_STUDY
 from tunescope.study import analyses
 from tunescope.study.published import DEPTH, published_rows
-from tunescope.study.reporting.choices import leading, named, usual
+from tunescope.study.reporting.choices import curve_measures, leading, named, usual
 from tunescope.study.reporting.plain import plain, tried
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def among_published(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _measure(rows: pd.DataFrame, theirs: pd.DataFrame, measure: str) -> dict[str, Any] | None:
     part = rows[(rows["subject"] == "geometry") & (rows["measure"] == measure) & rows["depth"].notna()]
-    if not (part["depth"] > 0).any():
+    if measure not in curve_measures(rows):
         return None
     texts, _ = leading(part, "texts")
     part = named(part if texts is None else part[part["texts"] == texts])

@@ -20,9 +20,10 @@ PRINTED = "share"  # of the published widths: no measure of a run
 
 
 def curve_measures(rows: pd.DataFrame) -> list[str]:
-    """Measures of geometry that have a change at a block."""
+    """Measures of geometry that have a change at two blocks or more of a run."""
     blocks = rows[(rows["subject"] == "geometry") & (rows["depth"] > 0) & rows["change"].notna() & (rows["measure"] != PRINTED)]
-    return ordered(blocks["measure"].unique(), MEASURES)
+    depths = blocks.groupby(["measure", "run"])["depth"].nunique().groupby("measure").max()  # one block has no profile
+    return ordered(depths.index[depths > 1], MEASURES)
 
 
 def leading(rows: pd.DataFrame, column: str, first: tuple[str, ...] = ()) -> tuple[str | None, list[str]]:

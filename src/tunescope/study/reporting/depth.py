@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,11 @@ def depth_sections(rows: pd.DataFrame, *, blocks: Mapping[str, str]) -> dict[str
             found["slopes"].append(about | {"lines": [], "reason": reason})
             continue
         tables[measure] = table
+        saturated, rule = _saturated(part, table)
         found["profiles"].append(about | _profiles(part, measure))
-        found["slopes"].append(about | _slopes(table, _saturated(part, table)))
-        if (steps := _steps(table, _saturated(part, table), blocks)) is not None:
-            found["steps"].append(about | steps)
+        found["slopes"].append(about | _slopes(table, saturated) | {"saturation": rule})
+        if (steps := _steps(table, saturated, blocks)) is not None:
+            found["steps"].append(about | steps | {"saturation": rule})
         found["shares"] += [about | shares for shares in _shares(table, measure)]
         if measure == "cka" or (measure == measures[-1] and not found["widths"] and "cka" not in measures):
             found["widths"].append(about | _widths(part, measure))
@@ -60,32 +62,41 @@ def _profiles(part: pd.DataFrame, measure: str) -> dict[str, Any]:
 def _slopes(table: pd.DataFrame, saturated: pd.Series) -> dict[str, Any]:
     """A line a cell: the slope of every seed, their mean and sd, and what else was read off the curves."""
     lines = []
-    for key, group in table.assign(saturated=saturated).groupby(CELL, sort=True):
-        known = group[group["slope"].notna()]
+    cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for line in plain(table.assign(saturated=saturated).sort_values([*CELL, "seed"])):
+        cells.setdefault(tuple(line[name] for name in CELL), []).append(line)
+    for key, group in cells.items():
+        known = [line for line in group if line["slope"] is not None]
+        slopes = [line["slope"] for line in known]
         lines.append(dict(zip(CELL, key, strict=True)) | {
-            "seeds": [{"seed": line.seed, "slope": line.slope} for line in known.itertuples()], "mean": known["slope"].mean(),
-            "sd": known["slope"].std(), "n": len(known), "rank_slope": known["rank_slope"].mean(), "peak_depth": known["peak_depth"].mean(),
-            "final_share": known["final_share"].mean(), "mean_change": known["mean_change"].mean(),
-            "monotone": int(known["monotone"].sum()), "saturated": bool(known["saturated"].all()) if len(known) else False,
-            "reason": next(iter(group["reason"].dropna()), None),
-        })  # fmt: skip
+            "seeds": [{"seed": line["seed"], "slope": line["slope"]} for line in known], "mean": _mean(slopes), "n": len(known),
+            "sd": statistics.stdev(slopes) if len(slopes) > 1 else None, "monotone": sum(line["monotone"] for line in known),
+            "saturated": bool(known) and all(line["saturated"] for line in known),
+            "reason": next((line["reason"] for line in group if line["reason"]), None),
+        } | {name: _mean([line[name] for line in known]) for name in ("rank_slope", "peak_depth", "final_share", "mean_change")})  # fmt: skip
     known = table[table["slope"].notna()]
     shape = {name: int(known[name].sum()) for name in ("monotone", "strictly_monotone", "peaks_last")} | {"n": len(known)}
     return plain({"lines": lines, "reason": None, "shape": shape})
 
 
-def _saturated(part: pd.DataFrame, table: pd.DataFrame) -> pd.Series:
-    """Which curves lie at their floor: most blocks within NEAR sd of chance, or, without a floor, a mean Procrustes change of SATURATED."""
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _saturated(part: pd.DataFrame, table: pd.DataFrame) -> tuple[pd.Series, str | None]:
+    """Which curves lie at their floor: most blocks within NEAR sd of chance, or, without a floor, a mean Procrustes change of
+    SATURATED; and by which rule: "floor", "mean", or None where there is none."""
     floors = part[part["null"].notna() & part["change"].notna()]
     if len(floors):
         similar = (floors["change"] - (1 - floors["value"])).abs() < 1e-6  # a similarity: its change is 1 − value
         floor = floors["null"].where(~similar, 1 - floors["null"])
         at = floors["change"] >= floor - NEAR * floors["null_sd"].fillna(0.0)
         share = at.groupby(floors["run"]).mean()
-        return table["run"].map(share).fillna(0.0) > 0.5
+        return table["run"].map(share).fillna(0.0) > 0.5, "floor"
     if (table["measure"] == "procrustes").all():
-        return table["mean_change"] >= SATURATED
-    return table["mean_change"] != table["mean_change"]
+        return table["mean_change"] >= SATURATED, "mean"
+    return table["mean_change"].isna() & False, None
 
 
 def _steps(table: pd.DataFrame, saturated: pd.Series, blocks: Mapping[str, str]) -> dict[str, Any] | None:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 OWN = "tuned"  # what a run calls the model that it tuned itself
 CEILING = "_ceiling"
-UNEXPLAINED = "unexplained_share"
-TUNED_DECODER, BASE_DECODER = "the adapter's decoder, re-coded", "the pretrained decoder, re-coded"
 
 
 def layer_sections(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -54,22 +52,9 @@ def feature_sections(rows: pd.DataFrame) -> list[dict[str, Any]]:
                             "ceiling": ceiling.get((line.run, measure, line.task, line.layer))}
             for line in group.itertuples()
         ]  # fmt: skip
-        lines.sort(key=lambda line: (line["layer"] is None, line["layer"], natural(line["name"]), line["detail"]))
+        lines.sort(key=lambda line: (_control(line["name"]), natural(line["name"]), line["detail"], line["layer"] is None, line["layer"]))
         sections.append({"measure": measure, "lines": lines})
-        if measure == UNEXPLAINED and (better := _improvements(lines)):
-            sections.append({"measure": "improvement", "lines": better})
     return plain(sections)
-
-
-def _improvements(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How much less the tuned model's decoder leaves unexplained than the base's, both re-coded: 1 − one over the other."""
-    found = []
-    for line in lines:
-        base = next((other for other in lines if other["detail"] == BASE_DECODER and all(other[k] == line[k] for k in ("name", "layer", "model", "seed"))), None)
-        if line["detail"] == TUNED_DECODER and base is not None and base["value"] > 0:
-            none = dict.fromkeys(("low", "high", "floor", "floor_sd", "ceiling"))
-            found.append(line | none | {"value": 1 - line["value"] / base["value"], "detail": ""})
-    return found
 
 
 def _named(line: Any) -> dict[str, str]:
@@ -77,6 +62,10 @@ def _named(line: Any) -> dict[str, str]:
     task = str(line.task) if isinstance(line.task, str) else ""
     name, _, detail = task.partition(", ")
     return {"name": str(line.condition) if name in ("", OWN) else name, "detail": detail}
+
+
+def _control(name: str) -> bool:
+    return name == "noise" or name.startswith("control")
 
 
 def natural(name: str) -> tuple[Any, ...]:
