@@ -26,17 +26,27 @@ def among_slopes(entry: dict[str, Any], colours: dict[str, Series], tables: Tabl
     order = sorted(theirs, key=lambda model: sorted(theirs[model])[len(theirs[model]) // 2])
     names = [*own, *order]
     dots = [
-        {"row": own.index(line["model"]) + 0.5, "slope": line["slope"], "low": _less(line, -1), "high": _less(line, 1),
-         "colour": colours[line["update"]].colour, "of": f"{line['model']}, {line['objective']}, {line['update']}",
-         "said": signed(line["slope"]) + (f" ± {three(line['sd'])}, {line['seeds']} seeds" if line["sd"] is not None else ""),
-         "steeper": f"{line['steeper']} of {line['of']}"}
+        {
+            "row": own.index(line["model"]) + 0.5,
+            "slope": line["slope"],
+            "low": _less(line, -1),
+            "high": _less(line, 1),
+            "colour": colours[line["update"]].colour,
+            "of": f"{line['model']}, {line['objective']}, {line['update']}",
+            "said": signed(line["slope"]) + (f" ± {three(line['sd'])}, {line['seeds']} seeds" if line["sd"] is not None else ""),
+            "steeper": f"{line['steeper']} of {line['of']}",
+        }
         for line in entry["own"]
-    ]  # fmt: skip
+    ]
     ticks = [
-        {"row": len(own) + order.index(tick["model"]) + 0.5, "slope": tick["slope"], "said": signed(tick["slope"]),
-         "of": f"{tick['model']}, {tick['objective']}, {tick['update']}"}
+        {
+            "row": len(own) + order.index(tick["model"]) + 0.5,
+            "slope": tick["slope"],
+            "said": signed(tick["slope"]),
+            "of": f"{tick['model']}, {tick['objective']}, {tick['update']}",
+        }
         for tick in entry["published"]
-    ]  # fmt: skip
+    ]
     every = [row[name] for row in [*dots, *ticks] for name in ("slope",)] + [row["low"] for row in dots] + [row["high"] for row in dots]
     x = alt.X("slope:Q", axis=amounts("slope over depth"), scale=alt.Scale(domain=list(domain(every)), nice=False, zero=False))
     y = rows_axis(names, limit=150, width=20)
@@ -45,11 +55,14 @@ def among_slopes(entry: dict[str, Any], colours: dict[str, Series], tables: Tabl
     parts = [
         tables([{"row": len(own)}]).mark_rule(color=LIGHT["rule"]).encode(y=y),
         tables([{"slope": 0}]).mark_rule(color=LIGHT["floor"], strokeWidth=1).encode(x=x),
-        tables(ticks).mark_tick(color=LIGHT["floor"], opacity=0.55, size=13, thickness=1.6, orient="vertical").encode(x=x, y=y, tooltip=told),
-        tables([dot for dot in dots if dot["low"] is not None]).mark_rule(strokeWidth=1.4)
+        tables(ticks)
+        .mark_tick(color=LIGHT["floor"], opacity=0.55, size=13, thickness=1.6, orient="vertical")
+        .encode(x=x, y=y, tooltip=told),
+        tables([dot for dot in dots if dot["low"] is not None])
+        .mark_rule(strokeWidth=1.4)
         .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=alt.Color("colour:N", scale=None)),
         tables(dots).mark_point(filled=True, size=54, opacity=0.95).encode(x=x, y=y, color=alt.Color("colour:N", scale=None), tooltip=more),
-    ]  # fmt: skip
+    ]
     return alt.layer(*parts).properties(height=AMONG_PX * len(names))
 
 

@@ -23,12 +23,30 @@ def anchor_ranks(entry: dict[str, Any], tables: Tables) -> Any | None:
     ordered = sorted(lines, key=lambda line: line["ranks"][texts[0]])
     colours = listed([line["condition"] for line in ordered])
     rows = [
-        {"i": i, "rank": line["ranks"][name], "name": line["condition"], "texts": name, "change": three(line["changes"][name]),
-         "said": one_decimal(line["ranks"][name]), "colour": colours[line["condition"]].colour, "dash": list(colours[line["condition"]].dash)}
-        for line in ordered for i, name in enumerate(texts)
-    ]  # fmt: skip
-    axis = alt.Axis(values=list(range(len(texts))), labelExpr=f"{json.dumps(texts)}[datum.value]", grid=False, ticks=False,
-                    domain=False, orient="top", title=None, labelPadding=6, labelLimit=120)  # fmt: skip
+        {
+            "i": i,
+            "rank": line["ranks"][name],
+            "name": line["condition"],
+            "texts": name,
+            "change": three(line["changes"][name]),
+            "said": one_decimal(line["ranks"][name]),
+            "colour": colours[line["condition"]].colour,
+            "dash": list(colours[line["condition"]].dash),
+        }
+        for line in ordered
+        for i, name in enumerate(texts)
+    ]
+    axis = alt.Axis(
+        values=list(range(len(texts))),
+        labelExpr=f"{json.dumps(texts)}[datum.value]",
+        grid=False,
+        ticks=False,
+        domain=False,
+        orient="top",
+        title=None,
+        labelPadding=6,
+        labelLimit=120,
+    )
     x = alt.X("i:Q", axis=axis, scale=alt.Scale(domain=[-0.15, (len(texts) - 1) * 1.7 + 0.2], nice=False, zero=False))
     ranks = alt.Axis(values=list(range(1, len(lines) + 1)), grid=False, ticks=False, domain=False, title=None, labelPadding=6)
     y = alt.Y("rank:Q", axis=ranks, scale=alt.Scale(domain=[0.5, len(lines) + 0.5], reverse=True, nice=False, zero=False))

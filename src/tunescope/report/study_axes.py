@@ -19,13 +19,25 @@ def domain(values: Iterable[float | None], *, zero: bool = True, room: float = 0
     return (low - (0 if zero and low == 0 else reach), high + reach)
 
 
-def amounts(title: str | None = None, *, ticks: int = 5, grid: bool = False, signed: bool = False, values: list[float] | None = None) -> Any:
+def amounts(
+    title: str | None = None, *, ticks: int = 5, grid: bool = False, signed: bool = False, values: list[float] | None = None
+) -> Any:
     """An axis of amounts printed as the house prints numbers."""
     import altair as alt
 
     label = f"(datum.value > 0 ? '+' : '') + {DROP_ZERO}" if signed else DROP_ZERO
-    return alt.Axis(title=title, labelExpr=label, tickCount=ticks, grid=grid, ticks=False, domain=False, labelPadding=4, titlePadding=6,
-                    labelOverlap="greedy", **({} if values is None else {"values": values}))  # fmt: skip
+    return alt.Axis(
+        title=title,
+        labelExpr=label,
+        tickCount=ticks,
+        grid=grid,
+        ticks=False,
+        domain=False,
+        labelPadding=4,
+        titlePadding=6,
+        labelOverlap="greedy",
+        **({} if values is None else {"values": values}),
+    )
 
 
 def rows_axis(names: list[str], *, field: str = "row", limit: int = 150, width: int = 22, lines: int = 2, at: float = 0.5) -> Any:
@@ -33,6 +45,14 @@ def rows_axis(names: list[str], *, field: str = "row", limit: int = 150, width: 
     import altair as alt
 
     labels = json.dumps([wrap(name, width=width, lines=lines) for name in names], ensure_ascii=False)
-    axis = alt.Axis(values=[row + at for row in range(len(names))], labelExpr=f"{labels}[floor(datum.value)]", grid=False, ticks=False,
-                    domain=False, title=None, labelPadding=8, labelLimit=limit)  # fmt: skip
+    axis = alt.Axis(
+        values=[row + at for row in range(len(names))],
+        labelExpr=f"{labels}[floor(datum.value)]",
+        grid=False,
+        ticks=False,
+        domain=False,
+        title=None,
+        labelPadding=8,
+        labelLimit=limit,
+    )
     return alt.Y(f"{field}:Q", axis=axis, scale=alt.Scale(domain=[0, max(len(names), 1)], nice=False, reverse=True))

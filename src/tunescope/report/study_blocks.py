@@ -36,8 +36,12 @@ def panel(chart: str, title: str = "", note: str = "") -> Block:
 def table(label: str, heads: Sequence[str], rows: Iterable[Sequence[Any]], *, words: Sequence[int] = ()) -> Block:
     """A table whose first column names the row; words: other columns that are text and not numbers."""
     left = {0, *words}
-    return {"type": "table", "label": label, "heads": [{"said": head, "n": order not in left} for order, head in enumerate(heads)],
-            "rows": [[{"said": cell, "n": order not in left} for order, cell in enumerate(row)] for row in rows]}  # fmt: skip
+    return {
+        "type": "table",
+        "label": label,
+        "heads": [{"said": head, "n": order not in left} for order, head in enumerate(heads)],
+        "rows": [[{"said": cell, "n": order not in left} for order, cell in enumerate(row)] for row in rows],
+    }
 
 
 def note(text: str) -> Block:
@@ -54,7 +58,10 @@ def bullets(lines: Iterable[str]) -> Block:
 
 def key(series: Iterable[Series], *, mark: str = "line") -> Block:
     """What the colours stand for."""
-    return {"type": "key", "marks": [{"said": one.said, "variable": one.variable, "mark": mark, "dashed": bool(one.dash)} for one in series]}
+    return {
+        "type": "key",
+        "marks": [{"said": one.said, "variable": one.variable, "mark": mark, "dashed": bool(one.dash)} for one in series],
+    }
 
 
 def fold(summary: str, *blocks: Block, aside: str = "") -> Block:

@@ -24,12 +24,18 @@ def condition_bars(entry: dict[str, Any], column: int, colours: dict[str | None,
     every = [row[name] for row in rows for name in ("v", "low", "high")]
     low, high = domain(every, room=0.02)
     room = 0.3 * (high - low)
-    scale = alt.Scale(domain=[low - (room if low < 0 else 0), high + (room if high > 0 and max(r["v"] for r in rows) > 0 else 0)],
-                      nice=False, zero=False)  # fmt: skip
+    scale = alt.Scale(
+        domain=[low - (room if low < 0 else 0), high + (room if high > 0 and max(r["v"] for r in rows) > 0 else 0)], nice=False, zero=False
+    )
     x = alt.X("v:Q", axis=amounts(ticks=4, signed=outcome), scale=scale)
     y, colour = rows_axis([line["condition"] for line in entry["lines"]], limit=128, width=18), alt.Color("colour:N", scale=None)
-    told = [alt.Tooltip("name:N", title="condition"), alt.Tooltip("regime:N"), alt.Tooltip("said:N", title="change"),
-            alt.Tooltip("within:N", title="spread"), alt.Tooltip("over:N", title="over")]  # fmt: skip
+    told = [
+        alt.Tooltip("name:N", title="condition"),
+        alt.Tooltip("regime:N"),
+        alt.Tooltip("said:N", title="change"),
+        alt.Tooltip("within:N", title="spread"),
+        alt.Tooltip("over:N", title="over"),
+    ]
     base = tables(rows)
     whisker = tables([row for row in rows if row["low"] is not None])
     text: dict[str, Any] = {"baseline": "middle", "color": LIGHT["ink"]}
@@ -63,8 +69,15 @@ def _row(line: dict[str, Any], column: int, row: int, colours: dict[str | None, 
     low, high = spread(cell)
     ends = [cell["mean"], *(end for end in (low, high) if end is not None)]
     return {
-        "row": row + 0.5, "v": cell["mean"], "low": low, "high": high, "edge": max(ends) if cell["mean"] >= 0 else min(ends),
-        "colour": colours[line["regime"]].colour, "name": line["condition"], "regime": line["regime"] or "not told",
-        "said": signed(cell["mean"]) if outcome else three(cell["mean"]), "within": within(cell),
+        "row": row + 0.5,
+        "v": cell["mean"],
+        "low": low,
+        "high": high,
+        "edge": max(ends) if cell["mean"] >= 0 else min(ends),
+        "colour": colours[line["regime"]].colour,
+        "name": line["condition"],
+        "regime": line["regime"] or "not told",
+        "said": signed(cell["mean"]) if outcome else three(cell["mean"]),
+        "within": within(cell),
         "over": f"{count(cell['n'])} items" if cell["n"] else "not told",
-    }  # fmt: skip
+    }

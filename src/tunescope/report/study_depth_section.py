@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunescope.report.numbers import MISSING, count, percent, signed, three, two_digits
-from tunescope.report.study_blocks import Block, Sheet, bullets, fold, heading, key, note, panel, panels, section, table
-from tunescope.report.study_names import change, counted, of_n, on, p, sentence, short
+from tunescope.report.study_blocks import Block, Sheet, fold, heading, key, note, panel, panels, section, table
+from tunescope.report.study_names import change, counted, of_n, on, p, sentence
 from tunescope.report.study_profiles import profile_panel
 from tunescope.report.study_series import Series, updates
 from tunescope.report.study_slopes import slope_panel
 from tunescope.report.study_steps import BLOCK_ROLES, ordered_cells, step_dumbbells
-from tunescope.report.study_widths import ordered_widths, width_rows
 
 Payload = dict[str, Any]
 
@@ -23,9 +22,6 @@ def depth_sections(payload: Payload, sheet: Sheet) -> Iterator[Block]:
     for make in (_profiles, _slopes):
         yield from make(payload, sheet, colours)
     yield from _steps(payload, sheet)
-    yield from _signs(payload)
-    yield from _widths(payload, sheet)
-    yield from _shares(payload)
 
 
 def by_study(payload: Payload, name: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -43,12 +39,20 @@ def _profiles(payload: Payload, sheet: Sheet, colours: dict[str, Series]) -> Ite
         first = entries[0]
         used = [series for name, series in colours.items() if any(line["update"] == name for entry in entries for line in entry["lines"])]
         many = any(sd is not None for entry in entries for line in entry["lines"] for sd in line["sd"])
-        lead = f"{sentence(change(first['measure']) + on(first['texts']))[:-1]} from the first block (left) to the last; one scale in all panels."
+        lead = (
+            f"{sentence(change(first['measure']) + on(first['texts']))[:-1]} from the first block (left) to the last; one scale in all "
+            "panels."
+        )
         lead += " Bands: one sd over the runs of a line." if many else ""
         other = f" Read also on {', '.join(first['other_texts'])}; these are in report.json." if first["other_texts"] else ""
-        yield section("profiles", f"Where along depth{which}", lead + other, key(used) if len(used) > 1 else None,
-                      *_multiples(first, sheet, colours),
-                      *(fold(f"The same as {change(entry['measure'])}", *_multiples(entry, sheet, colours)) for entry in entries[1:]))  # fmt: skip
+        yield section(
+            "profiles",
+            f"Where along depth{which}",
+            lead + other,
+            key(used) if len(used) > 1 else None,
+            *_multiples(first, sheet, colours),
+            *(fold(f"The same as {change(entry['measure'])}", *_multiples(entry, sheet, colours)) for entry in entries[1:]),
+        )
 
 
 def _multiples(entry: dict[str, Any], sheet: Sheet, colours: dict[str, Series]) -> Iterator[Block]:
@@ -69,34 +73,67 @@ def _slopes(payload: Payload, sheet: Sheet, colours: dict[str, Series]) -> Itera
             continue
         if sum(len(entry["lines"]) for entry in drawn) == 1:
             line = drawn[0]["lines"][0]
-            said = f"One curve, of {line['model']}: the slope of {change(drawn[0]['measure'])} on relative depth is {signed(line['mean'])}, its rank slope {signed(line['rank_slope'])}"
+            said = (
+                f"One curve, of {line['model']}: the slope of {change(drawn[0]['measure'])} on relative depth is {signed(line['mean'])}, "
+                f"its rank slope {signed(line['rank_slope'])}"
+            )
             yield section("slopes", f"Slopes over depth{which}", sentence(said))
             continue
         seeds = max(line["n"] for entry in drawn for line in entry["lines"])
         used = [series for name, series in colours.items() if any(line["update"] == name for entry in drawn for line in entry["lines"])]
         lead = "Least squares of a run’s change on relative depth: above 0, later blocks changed more. "
-        lead += "A dot a run, a tick the mean of its seeds with one sd." if seeds > 1 else "A dot a run; no cell was repeated with other seeds."
+        lead += (
+            "A dot a run, a tick the mean of its seeds with one sd." if seeds > 1 else "A dot a run; no cell was repeated with other seeds."
+        )
         blocks: list[Block] = []
         for order, entry in enumerate(drawn):
             models = dict.fromkeys(line["model"] for line in entry["lines"] if line["mean"] is not None)
             items = [panel(sheet("slope", slope_panel, entry, model, colours), model) for model in models]
             grid = panels(items, {1: "one", 2: "two"}.get(len(items), "three"))
-            made = [heading(change(entry["measure"]) + on(entry["texts"])), grid] if not order else [fold(f"The same as {change(entry['measure'])}", grid)]
+            made = (
+                [heading(change(entry["measure"]) + on(entry["texts"])), grid]
+                if not order
+                else [fold(f"The same as {change(entry['measure'])}", grid)]
+            )
             blocks += [*made, _slope_table(entry)]
         yield section("slopes", f"Slopes over depth{which}", lead, key(used, mark="dot") if len(used) > 1 else None, *blocks)
 
 
 def _slope_table(entry: dict[str, Any]) -> Block:
     seeds = any(line["n"] > 1 for line in entry["lines"])
-    heads = ["model", "objective", "update", "slope", *(["sd"] if seeds else []), "seeds", "rank slope", "mean change", "last block’s share", "peak at depth", ""]
+    heads = [
+        "model",
+        "objective",
+        "update",
+        "slope",
+        *(["sd"] if seeds else []),
+        "seeds",
+        "rank slope",
+        "mean change",
+        "last block’s share",
+        "peak at depth",
+        "",
+    ]
     rows = [
-        [line["model"], line["objective"], line["update"] or MISSING, signed(line["mean"]), *([three(line["sd"])] if seeds else []),
-         count(line["n"]), signed(line["rank_slope"]), three(line["mean_change"]), percent(line["final_share"]), two_digits(line["peak_depth"]),
-         line["reason"] or ("saturated" if line["saturated"] else "")]
+        [
+            line["model"],
+            line["objective"],
+            line["update"] or MISSING,
+            signed(line["mean"]),
+            *([three(line["sd"])] if seeds else []),
+            count(line["n"]),
+            signed(line["rank_slope"]),
+            three(line["mean_change"]),
+            percent(line["final_share"]),
+            two_digits(line["peak_depth"]),
+            line["reason"] or ("saturated" if line["saturated"] else ""),
+        ]
         for line in entry["lines"]
-    ]  # fmt: skip
-    return fold(f"In figures, {change(entry['measure'])}: {counted(len(rows), 'cell')}",
-                table(f"Slopes, {change(entry['measure'])}", heads, rows, words=(1, 2, len(heads) - 1)))  # fmt: skip
+    ]
+    return fold(
+        f"In figures, {change(entry['measure'])}: {counted(len(rows), 'cell')}",
+        table(f"Slopes, {change(entry['measure'])}", heads, rows, words=(1, 2, len(heads) - 1)),
+    )
 
 
 def _steps(payload: Payload, sheet: Sheet) -> Iterator[Block]:
@@ -104,27 +141,45 @@ def _steps(payload: Payload, sheet: Sheet) -> Iterator[Block]:
         first = entries[0]
         said = [_ratio(first)] if first.get("ratio") or first.get("ratio_reason") else []
         lead = "Equal-step lets every block’s weights move equally far, so what is left of a slope is not the learning rates’. "
-        lead += "Hollow: the standard rule; filled: equal-step; square: equal-step has brought the curve to its floor, where a slope says little."
+        lead += (
+            "Hollow: the standard rule; filled: equal-step; square: equal-step has brought the curve to its floor, where a slope says "
+            "little."
+        )
         kinds = [kind for kind in BLOCK_ROLES if any(cell["block"] == kind for cell in first["cells"])]
         marks = [Series(kind, f"{kind} blocks" if kind != "unknown" else "block type not told", BLOCK_ROLES[kind]) for kind in kinds]
-        yield section("steps", f"Standard → equal-step{which}", " ".join([lead, *said]), key(marks, mark="dot"),
-                      heading(change(first["measure"]) + on(first["texts"])), panels([panel(sheet("steps", step_dumbbells, first))], "one"),
-                      _step_signs(entries), note(_saturation(first)),
-                      *(fold(f"The same as {change(entry['measure'])}", panels([panel(sheet("steps", step_dumbbells, entry))], "one")) for entry in entries[1:]),
-                      *(_step_table(entry) for entry in entries))  # fmt: skip
+        yield section(
+            "steps",
+            f"Standard → equal-step{which}",
+            " ".join([lead, *said]),
+            key(marks, mark="dot"),
+            heading(change(first["measure"]) + on(first["texts"])),
+            panels([panel(sheet("steps", step_dumbbells, first))], "one"),
+            _step_signs(entries),
+            note(_saturation(first)),
+            *(
+                fold(f"The same as {change(entry['measure'])}", panels([panel(sheet("steps", step_dumbbells, entry))], "one"))
+                for entry in entries[1:]
+            ),
+            *(_step_table(entry) for entry in entries),
+        )
 
 
 def _ratio(entry: dict[str, Any]) -> str:
     found = entry.get("ratio")
     if not found:
         return sentence(f"No ratio of the changes: {entry['ratio_reason']}")
-    return (f"Over {count(found['n'])} cells it changed {found['geometric_mean']:.1f} times as much as {found['to']} "
-            f"({found['low']:.1f} to {found['high']:.1f}), in geometric mean of {change(entry['measure'])}.")  # fmt: skip
+    return (
+        f"Over {count(found['n'])} cells it changed {found['geometric_mean']:.1f} times as much as {found['to']} "
+        f"({found['low']:.1f} to {found['high']:.1f}), in geometric mean of {change(entry['measure'])}."
+    )
 
 
 def _saturation(entry: dict[str, Any]) -> str:
     some = sum(cell["saturated"] for cell in entry["cells"])
-    rules = {"mean": "a mean change of .9 or more, as no floor was measured", "floor": "most blocks within 2 sd of their floor or beyond it"}
+    rules = {
+        "mean": "a mean change of .9 or more, as no floor was measured",
+        "floor": "most blocks within 2 sd of their floor or beyond it",
+    }
     if entry["saturation"] is None:
         return f"No curve is marked as saturated: under {change(entry['measure'])} no floor was measured."
     return f"Saturated: {rules[entry['saturation']]}; {of_n(some, len(entry['cells']))} cells under {change(entry['measure'])}."
@@ -134,73 +189,26 @@ def _step_signs(entries: list[dict[str, Any]]) -> Block:
     words = {"block": "blocks", "saturation": "curve", "family": "objective"}
     rows = [
         [f"{words[group['by']]}: {group['group']}", change(entry["measure"]), of_n(group["positive"], group["n"]), p(group["p"])]
-        for entry in entries for group in entry["groups"]
+        for entry in entries
+        for group in entry["groups"]
         if not (group["by"] == "saturation" and entry["saturation"] is None)
-    ]  # fmt: skip
+    ]
     return table("Signs under equal-step", ["slopes that stay positive", "under", "positive", "sign test"], rows, words=(1,))
 
 
 def _step_table(entry: dict[str, Any]) -> Block:
     rows = [
-        [cell["model"], cell["objective"], cell["block"], signed(cell["standard"]), signed(cell["equal"]), three(cell["equal_sd"]),
-         count(cell["seeds"]), "saturated" if cell["saturated"] else ""]
+        [
+            cell["model"],
+            cell["objective"],
+            cell["block"],
+            signed(cell["standard"]),
+            signed(cell["equal"]),
+            three(cell["equal_sd"]),
+            count(cell["seeds"]),
+            "saturated" if cell["saturated"] else "",
+        ]
         for cell in ordered_cells(entry)
-    ]  # fmt: skip
+    ]
     heads = ["model", "objective", "blocks", "standard", "equal-step", "sd", "seeds", ""]
     return fold(f"In figures, {change(entry['measure'])}", table(f"Equal-step, {change(entry['measure'])}", heads, rows, words=(1, 2, 7)))
-
-
-def _signs(payload: Payload) -> Iterator[Block]:
-    for which, entries in by_study(payload, "signs"):
-        entry = entries[0]
-        rows = [
-            [group["group"], change(group["measure"]), count(group["runs"])]
-            + ([of_n(group["positive"], group["n"]), count(group["negative"]), count(group["zero"]), p(group["p"])]
-               if not group["reason"] else [group["reason"], MISSING, MISSING, MISSING])
-            for group in entry["groups"]
-        ]  # fmt: skip
-        found, names = entry["agreement"], " and ".join(short(name) for name in entry["agreement_measures"])
-        blocks = [table("Signs of slopes", ["runs", "under", "curves", "positive", "negative", "zero", "sign test"], rows, words=(1,))]
-        if found:
-            blocks.append(note(f"{names} agree in sign in {of_n(found['agree'], found['n'])} curves{'; not in:' if found['exceptions'] else '.'}"))
-            blocks.append(bullets(_exception(line, entry["agreement_measures"]) for line in found["exceptions"][:12]))
-        elif entry["reason"]:
-            blocks.append(note(sentence(f"Agreement of measures: {entry['reason']}")))
-        lead = "How many slopes are positive, one trial a cell (the mean of its seeds), and the exact two-sided p that either sign is as likely."
-        yield section("signs", f"Signs{which}", lead, *blocks)
-
-
-def _exception(line: dict[str, Any], measures: list[str]) -> str:
-    said = ", ".join(f"{short(name)} {signed(line[name])}" for name in measures)
-    return f"{line['model']}, {line['condition']}: {said}"
-
-
-def _widths(payload: Payload, sheet: Sheet) -> Iterator[Block]:
-    for which, entries in by_study(payload, "widths"):
-        entry = entries[0]
-        if not entry["lines"]:
-            yield section("widths", f"Width{which}", sentence(f"No shares: {entry['reason']}"))
-            continue
-        lines = ordered_widths(entry)
-        lead = f"Each depth’s share of the sum of {change(entry['measure'])}{on(entry['texts'])}, the mean of a model’s runs without equal-step; whiskers: one sd over them. "
-        if len(lines) > 1:
-            lead += f"Most concentrated: {lines[-1]['model']}, {percent(lines[-1]['shares'][-1])} at its last depth; least: {lines[0]['model']}, {percent(lines[0]['shares'][-1])}."
-        same = len({tuple(line["depths"]) for line in lines}) == 1
-        heads = ["model", "runs", *([two_digits(depth) if depth < 1 else "1" for depth in lines[0]["depths"]] if same else ["at the last"]), "sd at the last"]
-        rows = [[line["model"], count(line["runs"]), *(map(three, line["shares"] if same else line["shares"][-1:])), three(line["sd"][-1])] for line in lines]
-        yield section("widths", f"Width{which}", lead, panels([panel(sheet("widths", width_rows, entry))], "one"),
-                      fold("In figures", table("Widths", heads, rows)), note(sentence(entry["reason"])) if entry["reason"] else None)  # fmt: skip
-
-
-def _shares(payload: Payload) -> Iterator[Block]:
-    words = {"slope": "slope", "final_share": "last depth’s share of the change"}
-    for which, entries in by_study(payload, "shares"):
-        rows = [
-            [row["factor"], f"{words[entry['value']]}, {change(entry['measure'])}", three(row["eta2"]), three(row["chance"]), count(row["groups"]), count(row["n"])]
-            for entry in entries for row in entry["rows"]
-        ]  # fmt: skip
-        reasons = [sentence(f"{words[entry['value']]}: {entry['reason']}") for entry in entries if entry["reason"]]
-        lead = "η² of each choice taken alone, over training as usual. What it explains by chance alone stands beside it; in an unbalanced study shares overlap."
-        if rows or reasons:
-            blocks = [table("Variance shares", ["choice", "of", "η²", "by chance", "groups", "runs"], rows, words=(1,))] if rows else []
-            yield section("shares", f"What decides{which}", lead, *blocks, *map(note, reasons))

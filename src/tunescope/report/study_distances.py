@@ -16,8 +16,11 @@ def _scales(entry: dict[str, Any], *, titled: bool) -> tuple[Any, Any]:
     import altair as alt
 
     xs, ys = ([point[name] for point in entry["points"]] for name in ("distance", "slope"))
-    x = alt.X("distance:Q", axis=amounts("objective distance" if titled else None, ticks=5 if titled else 3),
-              scale=alt.Scale(domain=list(domain(xs, zero=False, room=0.07)), nice=False, zero=False))  # fmt: skip
+    x = alt.X(
+        "distance:Q",
+        axis=amounts("objective distance" if titled else None, ticks=5 if titled else 3),
+        scale=alt.Scale(domain=list(domain(xs, zero=False, room=0.07)), nice=False, zero=False),
+    )
     axis = amounts(ticks=5 if titled else 3, grid=True)
     return x, alt.Y("slope:Q", axis=axis, scale=alt.Scale(domain=list(domain(ys, room=0.08)), nice=False, zero=False))
 
@@ -46,8 +49,10 @@ def distance_scatter(entry: dict[str, Any], tables: Tables) -> Any | None:
     parts = [tables([{"slope": 0}]).mark_rule(color=LIGHT["floor"], strokeWidth=1).encode(y=y)]
     odd = []
     if not found.get("reason"):
-        ends = [{"distance": at, "slope": found["intercept"] + found["gradient"] * at}
-                for at in (min(p["distance"] for p in entry["points"]), max(p["distance"] for p in entry["points"]))]  # fmt: skip
+        ends = [
+            {"distance": at, "slope": found["intercept"] + found["gradient"] * at}
+            for at in (min(p["distance"] for p in entry["points"]), max(p["distance"] for p in entry["points"]))
+        ]
         parts.append(tables(ends).mark_line(color=LIGHT["floor"], strokeDash=[4, 3], strokeWidth=1.4).encode(x=x, y=y))
         odd = [point for point in found["table"] if point["anomaly"]]
         parts.append(tables(odd).mark_rule(color=LIGHT["control_0"], strokeWidth=1.2).encode(x=x, y=alt.Y("fitted:Q"), y2="slope:Q"))

@@ -25,22 +25,37 @@ def feature_sections(payload: Payload, sheet: Sheet) -> Iterator[Block]:
     """Measures in groups; what fits no group is a comparison with the base's features."""
     for which, entries in by_study(payload, "features"):
         entries = [_shown(part) for entry in entries for part in _sides(entry)]
-        colours = listed([str(layer) for layer in sorted({line["layer"] for entry in entries for line in entry["lines"] if line["layer"] is not None})])
+        colours = listed(
+            [str(layer) for layer in sorted({line["layer"] for entry in entries for line in entry["lines"] if line["layer"] is not None})]
+        )
         named = {*_LARGE, *_QUALITY, *_BEHAVIOUR, *_REBUILT}
         alike = tuple(dict.fromkeys(entry["measure"] for entry in entries if entry["measure"] not in named))
-        groups = {"How large": _LARGE, "How well its dictionaries do": _QUALITY, "How like the base’s: against floor and ceiling": alike,
-                  "Behaviour recovered": _BEHAVIOUR}  # fmt: skip
+        groups = {
+            "How large": _LARGE,
+            "How well its dictionaries do": _QUALITY,
+            "How like the base’s: against floor and ceiling": alike,
+            "What the base does with them": _BEHAVIOUR,
+        }
         blocks = [block for title, measures in groups.items() for block in _group(title, measures, entries, colours, sheet)]
         rebuilt = [block for block in _group("", _REBUILT, entries, colours, sheet) if block["type"] != "heading"]
         if rebuilt:
             blocks.append(fold("Who can rebuild what tuning changed: the share each dictionary leaves unexplained", *rebuilt))
         said = [replace(one, said=f"layer {one.name}") for one in colours.values()]
-        lead = "What each tuning wrote at a layer, read by sparse dictionaries. Grey ticks: the floor, what chance gives; green ticks: the ceiling, the same training from another seed. Rules: 95% intervals over documents."
-        end = note("A cosine is the mean over pairs of features; the distribution behind it is on the page of each run, runs/…/features/report.html.")
+        lead = (
+            "What each tuning wrote at a layer, read by sparse dictionaries. "
+            "Grey ticks: the floor, what chance gives; green ticks: the ceiling, the same training from another seed. "
+            "Rules: 95% intervals over documents."
+        )
+        end = note(
+            "A cosine is the mean over pairs of features; the distribution behind it is on the page of each run, "
+            "runs/…/features/report.html."
+        )
         yield section("features", f"Features{which}", lead, key(said, mark="dot"), *blocks, end)
 
 
-def _group(title: str, measures: tuple[str, ...], entries: list[dict[str, Any]], colours: dict[str, Series], sheet: Sheet) -> Iterator[Block]:
+def _group(
+    title: str, measures: tuple[str, ...], entries: list[dict[str, Any]], colours: dict[str, Series], sheet: Sheet
+) -> Iterator[Block]:
     own = sorted((entry for entry in entries if entry["measure"] in measures), key=lambda entry: measures.index(entry["measure"]))
     drawn = [entry for entry in own if any(str(line["layer"]) in colours for line in entry["lines"])]
     if not own:
@@ -48,7 +63,10 @@ def _group(title: str, measures: tuple[str, ...], entries: list[dict[str, Any]],
     yield heading(title)
     items = [panel(sheet("features", feature_panel, entry, colours), feature(entry["measure"], entry["side"])) for entry in drawn]
     yield panels(items, "two" if measures != _REBUILT else "one")
-    yield fold(f"In figures: {counted(len(own), 'measure')}", *(part for entry in own for part in (heading(feature(entry["measure"], entry["side"])), _table(entry))))
+    yield fold(
+        f"In figures: {counted(len(own), 'measure')}",
+        *(part for entry in own for part in (heading(feature(entry["measure"], entry["side"])), _table(entry))),
+    )
 
 
 def _sides(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -77,11 +95,17 @@ def _shown(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _table(entry: dict[str, Any]) -> Block:
     rows = [
-        [line["shown"], count(line["layer"]), amount(line["value"]) if abs(line["value"]) >= 0.1 else two_digits(line["value"]),
-         interval(line["low"], line["high"]), three(line["floor"]) + (f" ± {two_digits(line['floor_sd'])}" if line["floor_sd"] else ""),
-         three(line["ceiling"]), count(line["n"])]
+        [
+            line["shown"],
+            count(line["layer"]),
+            amount(line["value"]) if abs(line["value"]) >= 0.1 else two_digits(line["value"]),
+            interval(line["low"], line["high"]),
+            three(line["floor"]) + (f" ± {two_digits(line['floor_sd'])}" if line["floor_sd"] else ""),
+            three(line["ceiling"]),
+            count(line["n"]),
+        ]
         for line in entry["lines"]
-    ]  # fmt: skip
+    ]
     heads = ["of", "layer", "value", "95% interval", "floor ± sd", "ceiling", "over"]
     used = [order for order in range(len(heads)) if order < 3 or any(row[order] != MISSING for row in rows)]
     name = feature(entry["measure"], entry["side"])

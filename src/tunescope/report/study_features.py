@@ -27,8 +27,14 @@ def feature_panel(entry: dict[str, Any], colours: dict[str, Series], tables: Tab
     every = [row[name] for row in rows for name in ("v", "low", "high", "floor", "ceiling")]
     scale = alt.Scale(domain=list(domain(every)), nice=False, zero=False)
     y, colour = rows_axis(names, limit=160, width=26), alt.Color("colour:N", scale=None)
-    told = [alt.Tooltip("name:N", title="of"), alt.Tooltip("layer:N"), alt.Tooltip("said:N", title="value"), alt.Tooltip("chance:N", title="floor"),
-            alt.Tooltip("top:N", title="ceiling"), alt.Tooltip("n:N")]  # fmt: skip
+    told = [
+        alt.Tooltip("name:N", title="of"),
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("said:N", title="value"),
+        alt.Tooltip("chance:N", title="floor"),
+        alt.Tooltip("top:N", title="ceiling"),
+        alt.Tooltip("n:N"),
+    ]
 
     def across(key: str) -> Any:
         return alt.X(f"{key}:Q", axis=amounts(ticks=5), scale=scale)
@@ -36,13 +42,18 @@ def feature_panel(entry: dict[str, Any], colours: dict[str, Series], tables: Tab
     tick = {"thickness": 2, "size": 11, "orient": "vertical", "opacity": 1}
     parts = [
         tables([{"row": row} for row in range(len(names) + 1)]).mark_rule(color=LIGHT["rule"], strokeWidth=1).encode(y=y),
-        tables([row for row in rows if row["floor"] is not None]).mark_tick(color=LIGHT["floor"], **tick).encode(x=across("floor"), y=y, tooltip=told),
-        tables([row for row in rows if row["ceiling"] is not None]).mark_tick(color=CONTROLS[1], **tick)
+        tables([row for row in rows if row["floor"] is not None])
+        .mark_tick(color=LIGHT["floor"], **tick)
+        .encode(x=across("floor"), y=y, tooltip=told),
+        tables([row for row in rows if row["ceiling"] is not None])
+        .mark_tick(color=CONTROLS[1], **tick)
         .encode(x=across("ceiling"), y=y, tooltip=told),
-        tables([row for row in rows if row["low"] is not None]).mark_rule(strokeWidth=1.6).encode(x=across("low"), x2="high:Q", y=y, color=colour),
+        tables([row for row in rows if row["low"] is not None])
+        .mark_rule(strokeWidth=1.6)
+        .encode(x=across("low"), x2="high:Q", y=y, color=colour),
         tables(cut).mark_text(align="right", x="width", baseline="middle").encode(y=y, text="cut:N", color=colour, tooltip=told),
         tables(rows).mark_point(filled=True, size=48, opacity=1).encode(x=across("v"), y=y, color=colour, tooltip=told),
-    ]  # fmt: skip
+    ]
     return alt.layer(*parts).properties(height=FEATURE_PX * len(names))
 
 
@@ -52,8 +63,18 @@ def _row(line: dict[str, Any], names: list[str], layers: list[str], colours: dic
     said = amount(line["value"]) if abs(line["value"]) >= 0.1 else two_digits(line["value"])
     floor = None if line["floor"] is None else three(line["floor"]) + (f" ± {two_digits(line['floor_sd'])}" if line["floor_sd"] else "")
     return {
-        "row": names.index(line["shown"]) + 0.5 + place, "v": line["value"], "low": line["low"], "high": line["high"], "floor": line["floor"],
-        "ceiling": line["ceiling"], "name": f"{line['name']} {line['detail']}".strip(), "layer": layer, "colour": colours[layer].colour,
-        "said": said + (f" {interval(line['low'], line['high'])}" if line["low"] is not None else ""), "chance": floor or "–",
-        "top": three(line["ceiling"]), "n": str(line["n"] or "–"), "cut": f"{amount(line['value'])} →",
-    }  # fmt: skip
+        "row": names.index(line["shown"]) + 0.5 + place,
+        "v": line["value"],
+        "low": line["low"],
+        "high": line["high"],
+        "floor": line["floor"],
+        "ceiling": line["ceiling"],
+        "name": f"{line['name']} {line['detail']}".strip(),
+        "layer": layer,
+        "colour": colours[layer].colour,
+        "said": said + (f" {interval(line['low'], line['high'])}" if line["low"] is not None else ""),
+        "chance": floor or "–",
+        "top": three(line["ceiling"]),
+        "n": str(line["n"] or "–"),
+        "cut": f"{amount(line['value'])} →",
+    }

@@ -16,8 +16,17 @@ def _layer_axis(rows: list[dict[str, Any]], field: str = "layer") -> Any:
     import altair as alt
 
     layers = [row["layer"] for row in rows]
-    axis = alt.Axis(values=layers, labelExpr="datum.value == 0 ? 'emb' : format(datum.value, 'd')", grid=False, ticks=False, domain=False,
-                    labelPadding=4, labelOverlap="greedy", title="layer", titlePadding=6)  # fmt: skip
+    axis = alt.Axis(
+        values=layers,
+        labelExpr="datum.value == 0 ? 'emb' : format(datum.value, 'd')",
+        grid=False,
+        ticks=False,
+        domain=False,
+        labelPadding=4,
+        labelOverlap="greedy",
+        title="layer",
+        titlePadding=6,
+    )
     return alt.X(f"{field}:Q", axis=axis, scale=alt.Scale(domain=[layers[0] - 0.5, layers[-1] + 0.5], nice=False, zero=False))
 
 
@@ -46,8 +55,11 @@ def layer_gains(group: dict[str, Any], tables: Tables) -> Any | None:
     """Tuned − base at every layer."""
     import altair as alt
 
-    rows = [row | {"said": signed(row["gain"]), "a": row["layer"] - 0.34, "b": row["layer"] + 0.34} for row in group["rows"]
-            if row["gain"] is not None]  # fmt: skip
+    rows = [
+        row | {"said": signed(row["gain"]), "a": row["layer"] - 0.34, "b": row["layer"] + 0.34}
+        for row in group["rows"]
+        if row["gain"] is not None
+    ]
     if not rows:
         return None
     x = _layer_axis(rows)
@@ -61,6 +73,10 @@ def layer_gains(group: dict[str, Any], tables: Tables) -> Any | None:
         tables([{"gain": 0}]).mark_rule(color=LIGHT["floor"], strokeWidth=1).encode(y=y),
     ]
     if len(rows) < 9:
-        parts += [tables([row for row in rows if (row["gain"] >= 0) == up]).mark_text(dy=-8 if up else 10, color=LIGHT["ink"])
-                  .encode(x=x, y=y, text="said:N") for up in (True, False)]  # fmt: skip
+        parts += [
+            tables([row for row in rows if (row["gain"] >= 0) == up])
+            .mark_text(dy=-8 if up else 10, color=LIGHT["ink"])
+            .encode(x=x, y=y, text="said:N")
+            for up in (True, False)
+        ]
     return alt.layer(*parts).properties(height=HEIGHT)

@@ -27,19 +27,39 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
     wanted = [(high - point["gain"]) / (high - low) * HEIGHT for point in points]
     placed = _apart(points, wanted, half)
     rows = [
-        point | {"colour": colours[point["regime"]].colour, "d": three(point["drift"]), "g": signed(point["gain"]),
-                 "low": _less(point, -1), "high": _less(point, 1), "at": at, "right": point["drift"] > half, "regime_said": point["regime"] or "not told"}
+        point
+        | {
+            "colour": colours[point["regime"]].colour,
+            "d": three(point["drift"]),
+            "g": signed(point["gain"]),
+            "low": _less(point, -1),
+            "high": _less(point, 1),
+            "at": at,
+            "right": point["drift"] > half,
+            "regime_said": point["regime"] or "not told",
+        }
         for point, at in zip(points, placed, strict=True)
-    ]  # fmt: skip
-    x = alt.X("drift:Q", axis=amounts(f"change of the whole model, {entry['said']}"), scale=alt.Scale(domain=[left, right], nice=False, zero=False))
+    ]
+    x = alt.X(
+        "drift:Q",
+        axis=amounts(f"change of the whole model, {entry['said']}"),
+        scale=alt.Scale(domain=[left, right], nice=False, zero=False),
+    )
     y = alt.Y("gain:Q", axis=amounts(ticks=5, grid=True, signed=True), scale=alt.Scale(domain=[low, high], nice=False, zero=False))
     colour = alt.Color("colour:N", scale=None)
-    told = [alt.Tooltip("condition:N"), alt.Tooltip("regime_said:N", title="regime"), alt.Tooltip("d:N", title="moved"),
-            alt.Tooltip("g:N", title="gain"), alt.Tooltip("runs:N", title="runs")]  # fmt: skip
+    told = [
+        alt.Tooltip("condition:N"),
+        alt.Tooltip("regime_said:N", title="regime"),
+        alt.Tooltip("d:N", title="moved"),
+        alt.Tooltip("g:N", title="gain"),
+        alt.Tooltip("runs:N", title="runs"),
+    ]
     base = tables(rows)
     parts = [
         tables([{"gain": 0}]).mark_rule(color=LIGHT["floor"], strokeWidth=1).encode(y=y),
-        tables([row for row in rows if row["low"] is not None]).mark_rule(strokeWidth=1.4).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
+        tables([row for row in rows if row["low"] is not None])
+        .mark_rule(strokeWidth=1.4)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
         base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, tooltip=told),
     ]
     for row in rows:

@@ -11,12 +11,21 @@ CHANGES = {"procrustes": "Procrustes distance", "cka": "1 − CKA", "nps": "1 �
 SHORT = {"procrustes": "Procrustes", "cka": "CKA", "nps": "NPS", "debiased_cka": "debiased CKA"}
 OUTCOMES = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 _FEATURES = {
-    "delta_norm": "Mean |Δ|", "relative_delta_norm": "|Δ| / |x|", "r2": "Reconstruction, R²", "r2_centred": "Reconstruction, centred R²",
-    "constant_share": "Share of a constant", "l0": "Active features, L0", "density": "Density, median", "dead_share": "Dead features",
-    "raw_cka": "CKA of Δ and base", "behaviour_recovered": "Behaviour recovered", "unexplained_share": "Left unexplained",
+    "delta_norm": "Mean |Δ|",
+    "relative_delta_norm": "|Δ| / |x|",
+    "r2": "Reconstruction, R²",
+    "r2_centred": "Reconstruction, centred R²",
+    "constant_share": "Share of a constant",
+    "l0": "Active features, L0",
+    "density": "Density, median",
+    "dead_share": "Dead features",
+    "raw_cka": "CKA of Δ and base",
+    "behaviour_recovered": "Behaviour recovered",
+    "unexplained_share": "Left unexplained",
     "improvement_recoded": "Improvement on the base’s dictionary, re-coded, %",
-    "improvement_applied": "Improvement on the base’s dictionary as it is, %", "reused_share": "Gap closed by the base’s features",
-}  # fmt: skip
+    "improvement_applied": "Improvement on the base’s dictionary as it is, %",
+    "reused_share": "Gap closed by the base’s features",
+}
 
 
 def change(measure: str) -> str:

@@ -1,4 +1,4 @@
-"""The sections of a study's page about the whole model: conditions, change against damage, anchors, trajectories, layers."""
+"""The sections of a study's page about the whole model: conditions, change against damage, anchors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from tunescope.report.study_anchors import anchor_ranks
 from tunescope.report.study_blocks import Block, Sheet, fold, heading, key, note, panel, panels, section, table
 from tunescope.report.study_conditions import condition_bars, within
 from tunescope.report.study_depth_section import by_study
-from tunescope.report.study_layers import layer_curve, layer_gains
 from tunescope.report.study_matched import matched_scatter
-from tunescope.report.study_names import change, counted, main_tasks, metric, on, p, rho, sentence, short
-from tunescope.report.study_series import Series, listed, regimes
-from tunescope.report.study_trajectories import trajectory
+from tunescope.report.study_names import change, counted, main_tasks, metric, on, p, rho, sentence
+from tunescope.report.study_series import Series, regimes
 
 Payload = dict[str, Any]
 
@@ -24,8 +22,6 @@ def outcome_sections(payload: Payload, sheet: Sheet) -> Iterator[Block]:
     yield from _conditions(payload, sheet)
     yield from _matched(payload, sheet)
     yield from _anchors(payload, sheet)
-    yield from _trajectories(payload, sheet)
-    yield from _layers(payload, sheet)
 
 
 def _column(column: dict[str, Any]) -> str:
@@ -36,17 +32,24 @@ def _column(column: dict[str, Any]) -> str:
 
 def _conditions(payload: Payload, sheet: Sheet) -> Iterator[Block]:
     for which, entries in by_study(payload, "conditions"):
-        ranked = {entry["model"] for entry in payload["anchors"] if entry["study"] == entries[0]["study"]}  # shown there, where nothing came of it
+        ranked = {
+            entry["model"] for entry in payload["anchors"] if entry["study"] == entries[0]["study"]
+        }  # shown there, where nothing came of it
         drawn = [entry for entry in entries if len(entry["lines"]) > 1 and not (entry["model"] in ranked and not _judged(entry))]
         if not drawn:
             continue
         colours = regimes([line["regime"] for entry in drawn for line in entry["lines"]])
         blocks: list[Block] = []
         for entry in drawn:
-            items = [panel(sheet("conditions", condition_bars, entry, order, colours), _column(column), _what(column))
-                     for order, column in enumerate(entry["columns"])]  # fmt: skip
+            items = [
+                panel(sheet("conditions", condition_bars, entry, order, colours), _column(column), _what(column))
+                for order, column in enumerate(entry["columns"])
+            ]
             blocks += [heading(entry["model"]), panels(items), _condition_table(entry)]
-        lead = "How far each condition moved the whole model, and what came of it: the same order in every panel, by the first. Whiskers: one sd over seeds, or the 95% interval of a single run."
+        lead = (
+            "How far each condition moved the whole model, and what came of it: the same order in every panel, by the first. "
+            "Whiskers: one sd over seeds, or the 95% interval of a single run."
+        )
         yield section("conditions", f"Conditions{which}", lead, key(colours.values(), mark="dot") if len(colours) > 1 else None, *blocks)
 
 
@@ -64,9 +67,17 @@ def _condition_table(entry: dict[str, Any]) -> Block:
     def said(cell: dict[str, Any] | None, outcome: bool) -> str:
         return MISSING if cell is None else f"{(signed if outcome else three)(cell['mean'])} {within(cell)}"
 
-    rows = [[line["condition"], line["regime"] or MISSING, *(said(cell, column["subject"] == "outcome") for cell, column in zip(line["cells"], entry["columns"], strict=True))]
-            for line in entry["lines"]]  # fmt: skip
-    return fold("In figures", table(f"Conditions of {entry['model']}", ["condition", "regime", *map(_column, entry["columns"])], rows, words=(1,)))
+    rows = [
+        [
+            line["condition"],
+            line["regime"] or MISSING,
+            *(said(cell, column["subject"] == "outcome") for cell, column in zip(line["cells"], entry["columns"], strict=True)),
+        ]
+        for line in entry["lines"]
+    ]
+    return fold(
+        "In figures", table(f"Conditions of {entry['model']}", ["condition", "regime", *map(_column, entry["columns"])], rows, words=(1,))
+    )
 
 
 def _matched(payload: Payload, sheet: Sheet) -> Iterator[Block]:
@@ -78,8 +89,14 @@ def _matched(payload: Payload, sheet: Sheet) -> Iterator[Block]:
             first, others = main_tasks(own)
             blocks += [block for entry in first for block in _matched_parts(entry, colours, sheet)]
             blocks += [fold(_matched_title(entry), *list(_matched_parts(entry, colours, sheet))[1:]) for entry in others]
-        lead = "A point a condition: across how far it moved, up what came of it. Were distance the cause of damage, points would fall along one line; points above one another moved alike and did not fare alike. The untuned model is at the origin."
-        yield section("matched", f"Change against damage{which}", lead, key(colours.values(), mark="dot") if len(colours) > 1 else None, *blocks)
+        lead = (
+            "A point a condition: across how far it moved, up what came of it. "
+            "Were distance the cause of damage, points would fall along one line; points above one another moved alike and did not fare "
+            "alike. The untuned model is at the origin."
+        )
+        yield section(
+            "matched", f"Change against damage{which}", lead, key(colours.values(), mark="dot") if len(colours) > 1 else None, *blocks
+        )
 
 
 def _matched_title(entry: dict[str, Any]) -> str:
@@ -95,13 +112,20 @@ def _matched_parts(entry: dict[str, Any], colours: dict[str | None, Series], she
 
 def _matched_words(entry: dict[str, Any]) -> Iterator[str]:
     found = entry["correlation"]
-    yield f"Spearman’s ρ of change and damage over the conditions that moved: {rho(found)}." if found else sentence(f"No rank correlation: {entry['correlation_reason']}")
+    yield (
+        f"Spearman’s ρ of change and damage over the conditions that moved: {rho(found)}."
+        if found
+        else sentence(f"No rank correlation: {entry['correlation_reason']}")
+    )
     ratio = entry["ratio"]
     if ratio is None:
         yield sentence(f"No ratio test: {entry['ratio_reason']}")
         return
-    yield (f"Of the {count(len(ratio['conditions']))} conditions that lost, change differs {ratio['drift']:.2f} times and damage {ratio['damage']:.2f} times: a margin of "
-           f"{ratio['margin']:.1f}, {'at least' if ratio['holds'] else 'below'} the {ratio['rule']:g} that the drift study asks for.")  # fmt: skip
+    yield (
+        f"Of the {count(len(ratio['conditions']))} conditions that lost, change differs {ratio['drift']:.2f} times and damage "
+        f"{ratio['damage']:.2f} times: a margin of "
+        f"{ratio['margin']:.1f}, {'at least' if ratio['holds'] else 'below'} the {ratio['rule']:g} that the drift study asks for."
+    )
 
 
 def _pairs(entry: dict[str, Any]) -> Block:
@@ -109,13 +133,27 @@ def _pairs(entry: dict[str, Any]) -> Block:
         return note(sentence(f"No pairs at one distance: {entry['pairs_reason']}"))
     ordered = sorted(entry["pairs"], key=lambda pair: -abs(pair["difference"]))
     rows = [
-        [f"{pair['b']} − {pair['a']}", three(pair["drift"]), signed(pair["difference"]), interval(pair["low"], pair["high"]),
-         p(pair["p"]) if pair["p"] is not None else MISSING, count(pair["n"]), count(pair["checkpoints"])]
+        [
+            f"{pair['b']} − {pair['a']}",
+            three(pair["drift"]),
+            signed(pair["difference"]),
+            interval(pair["low"], pair["high"]),
+            p(pair["p"]) if pair["p"] is not None else MISSING,
+            count(pair["n"]),
+            count(pair["checkpoints"]),
+        ]
         for pair in ordered
-    ]  # fmt: skip
-    said = "Each path is read where it first reaches the largest change that both reach, linear between checkpoints; with one checkpoint it is the straight line from the untuned model. Intervals and p are over pairs of seeds; one pair has neither."
+    ]
+    said = (
+        "Each path is read where it first reaches the largest change that both reach, linear between checkpoints; with one checkpoint "
+        "it is the straight line from the untuned model. Intervals and p are over pairs of seeds; one pair has neither."
+    )
     heads = ["pair", "at a change of", "difference", "95% interval", "p", "pairs", "checkpoints"]
-    return fold(f"Matched by interpolation: {counted(len(rows), 'pair')}", note(said), table(f"Pairs at one change, {entry['model']}, {entry['task']}", heads, rows))
+    return fold(
+        f"Matched by interpolation: {counted(len(rows), 'pair')}",
+        note(said),
+        table(f"Pairs at one change, {entry['model']}, {entry['task']}", heads, rows),
+    )
 
 
 def _anchors(payload: Payload, sheet: Sheet) -> Iterator[Block]:
@@ -128,63 +166,19 @@ def _anchors(payload: Payload, sheet: Sheet) -> Iterator[Block]:
                 continue
             left = f" Left out: {', '.join(entry['left_out'])}." if entry["left_out"] else ""
             items.append(panel(sheet("anchors", anchor_ranks, entry), title, f"{count(len(entry['lines']))} conditions.{left}"))
-            rows = [[f"{pair['a']}, {pair['b']}", signed(pair["rho"]), p(pair["p"]), count(pair["n"]), pair["reason"] or ("every order" if pair["method"] == "enumerated" else "drawn orders")]
-                    for pair in entry["pairs"]]  # fmt: skip
+            rows = [
+                [
+                    f"{pair['a']}, {pair['b']}",
+                    signed(pair["rho"]),
+                    p(pair["p"]),
+                    count(pair["n"]),
+                    pair["reason"] or ("every order" if pair["method"] == "enumerated" else "drawn orders"),
+                ]
+                for pair in entry["pairs"]
+            ]
             blocks.append(table(f"Ranks between texts, {title}", [title, "ρ", "p, two-sided", "conditions", "p by"], rows, words=(4,)))
-        lead = "The conditions in the order of how far they moved, read on each set of texts; 1 moved most, ties share their mean rank. Lines that do not cross: the order does not depend on the texts."
+        lead = (
+            "The conditions in the order of how far they moved, read on each set of texts; 1 moved most, ties share their mean rank. "
+            "Lines that do not cross: the order does not depend on the texts."
+        )
         yield section("anchors", f"Ranks across texts{which}", lead, panels(items) if items else None, *blocks)
-
-
-def _trajectories(payload: Payload, sheet: Sheet) -> Iterator[Block]:
-    for which, entries in by_study(payload, "trajectories"):
-        blocks: list[Block] = []
-        for model in dict.fromkeys(entry["model"] for entry in entries):
-            own = [entry for entry in entries if entry["model"] == model]
-            colours = listed([path["condition"] for entry in own for path in entry["paths"]])
-            first = own[0]
-            items = [panel(sheet("trajectory", trajectory, first, "drift", colours), change(first["measure"]) + on(first["texts"]), "change, 0 for none")]
-            items += [panel(sheet("trajectory", trajectory, entry, "gain", colours), f"{entry['task']}, {metric(entry['outcome'])}",
-                            "tuned − base" + (", turned so that up is better" if entry["better"] == "lower" else "")) for entry in own]  # fmt: skip
-            blocks += [heading(model), key(colours.values()), panels(items), _path_table(own)]
-        lead = "The measure and the outcomes over checkpoints. Neighbours on a path are not exchangeable, so the p of a correlation along it is too small; what is left with time partialled out says more."
-        yield section("trajectories", f"While it was tuned{which}", lead, *blocks)
-
-
-def _path_table(entries: list[dict[str, Any]]) -> Block:
-    rows = []
-    for entry in entries:
-        for path in entry["paths"]:
-            found = path["association"]
-            cells = [rho(found[name]) for name in ("spearman", "rank_partial")] if found else [path["reason"] or MISSING, MISSING]
-            rows.append([path["condition"], f"{entry['task']}, {metric(entry['outcome'])}", count(len(path["points"])), *cells])
-    heads = ["condition", "outcome", "checkpoints", "ρ of change and gain", "given the clock"]
-    return table(f"Along the path, {entries[0]['model']}", heads, rows, words=(1, 3, 4))
-
-
-def _layers(payload: Payload, sheet: Sheet) -> Iterator[Block]:
-    for which, entries in by_study(payload, "layers"):
-        blocks: list[Block] = []
-        for entry in entries:
-            for group in entry["groups"]:
-                title = f"{group['model']}, {group['condition']}"
-                curve = panel(sheet("layers", layer_curve, group), short(entry["measure"]) + on(entry["texts"]), "value at each layer")
-                gains = panel(sheet("layers", layer_gains, group), f"{entry['task']}, {metric(entry['outcome'])}", "tuned − base")
-                blocks += [heading(title), panels([curve, gains]), note(_association(group, short(entry["measure"]))), _layer_table(entry, group)]
-            if entry["reason"]:
-                blocks.append(note(sentence(f"{entry['task']}: {entry['reason']}")))
-        lead = "Where the model changed beside where it got better. That both lie in the same layers says that they go together there, and not that one made the other."
-        yield section("layers", f"Layer by layer{which}", lead, *blocks)
-
-
-def _association(group: dict[str, Any], measure: str) -> str:
-    found = group["association"]
-    if not found:
-        return sentence(f"No association: {group['reason']}")
-    return (f"{measure} with the gain over layers: Spearman {rho(found['spearman'])}. With the layer’s number partialled out: by values {rho(found['partial'])}; "
-            f"by ranks {rho(found['rank_partial'])}.")  # fmt: skip
-
-
-def _layer_table(entry: dict[str, Any], group: dict[str, Any]) -> Block:
-    rows = [[count(row["layer"]), three(row["value"]), three(row["change"]), signed(row["gain"]), count(row["runs"])] for row in group["rows"]]
-    name = f"Layers, {group['model']}, {group['condition']}, {entry['task']}"
-    return fold("In figures", table(name, ["layer", short(entry["measure"]), "change", "gain", "runs"], rows))

@@ -32,9 +32,11 @@ def _sections(payload: Payload) -> tuple[list[Block], dict[str, dict]]:
     from tunescope.report.study_distance_section import distance_sections
     from tunescope.report.study_feature_section import feature_sections
     from tunescope.report.study_outcome_section import outcome_sections
+    from tunescope.report.study_path_section import path_sections
+    from tunescope.report.study_sign_section import sign_sections
 
     sheet, sections = Sheet(), []
-    for make in (outcome_sections, depth_sections, distance_sections, feature_sections, among_sections):
+    for make in (outcome_sections, path_sections, depth_sections, sign_sections, distance_sections, feature_sections, among_sections):
         sections += list(make(payload, sheet))
     return sections, finished(sheet.draw)
 
@@ -46,12 +48,23 @@ def _view(payload: Payload, sections: list[Block], drawn: dict[str, dict]) -> di
     found = list(study_words.findings(payload))
     told = study_words.headline(payload)
     return {
-        "version": payload["tunescope"], "name": payload["name"], "about": plan.get("about") or "", "progress": study_words.progress(payload),
-        "headline": told, "findings": [said for said in found if said not in told], "deviations": payload["deviations"],
-        "verdicts": [_verdict(verdict) for verdict in payload["verdicts"]], "sealed": _sealed(sealed), "warnings": (sealed or {}).get("warnings") or [],
-        "runs": _runs(payload["runs"]), "told": set(payload["runs"]["counts"]) > {"done"}, "sections": sections, "drawn": set(drawn), "kept": _kept(payload),
+        "version": payload["tunescope"],
+        "name": payload["name"],
+        "about": plan.get("about") or "",
+        "progress": study_words.progress(payload),
+        "headline": told,
+        "findings": [said for said in found if said not in told],
+        "deviations": payload["deviations"],
+        "verdicts": [_verdict(verdict) for verdict in payload["verdicts"]],
+        "sealed": _sealed(sealed),
+        "warnings": (sealed or {}).get("warnings") or [],
+        "runs": _runs(payload["runs"]),
+        "told": set(payload["runs"]["counts"]) > {"done"},
+        "sections": sections,
+        "drawn": set(drawn),
+        "kept": _kept(payload),
         "footer": f"Written by tunescope {payload['tunescope']} on {made}. This file loads nothing and sends nothing.",
-    }  # fmt: skip
+    }
 
 
 def _verdict(verdict: dict[str, Any]) -> dict[str, Any]:
@@ -60,10 +73,16 @@ def _verdict(verdict: dict[str, Any]) -> dict[str, Any]:
     runs = f"{count(len(spread))} run{'' if len(spread) == 1 else 's'}"
     over = f"{runs}, {three(min(spread))} to {three(max(spread))}" if len(spread) > 1 else runs if spread else ""
     return {
-        "name": verdict["name"], "says": verdict["says"], "state": verdict["state"], "state_class": study_words.STATES.get(verdict["state"], ""),
-        "why": verdict["why"], "predicted": verdict["predicted"], "value": three(verdict.get("value")), "over": over,
+        "name": verdict["name"],
+        "says": verdict["says"],
+        "state": verdict["state"],
+        "state_class": study_words.STATES.get(verdict["state"], ""),
+        "why": verdict["why"],
+        "predicted": verdict["predicted"],
+        "value": three(verdict.get("value")),
+        "over": over,
         "window": three(verdict["window"]) if verdict.get("window") is not None else "",
-    }  # fmt: skip
+    }
 
 
 def _sealed(sealed: dict[str, Any] | None) -> dict[str, str] | None:
@@ -75,19 +94,31 @@ def _sealed(sealed: dict[str, Any] | None) -> dict[str, str] | None:
 def _runs(runs: dict[str, Any]) -> dict[str, Any]:
     """A line a kind and model, those that failed with the reason, those that have not ended."""
     kinds = [
-        [kind["kind"], kind["model"], count(kind["runs"]), count(kind["conditions"]), count(kind["seeds"]) if kind["seeds"] else MISSING,
-         _hours(kind["seconds"]), f"{count(kind['peak_mb'])} MB" if kind["peak_mb"] else MISSING]
+        [
+            kind["kind"],
+            kind["model"],
+            count(kind["runs"]),
+            count(kind["conditions"]),
+            count(kind["seeds"]) if kind["seeds"] else MISSING,
+            _hours(kind["seconds"]),
+            f"{count(kind['peak_mb'])} MB" if kind["peak_mb"] else MISSING,
+        ]
         for kind in runs["kinds"]
-    ]  # fmt: skip
+    ]
     heads = ["kind", "model", "runs", "conditions", "seeds", "time", "peak memory"]
     used = [order for order in range(len(heads)) if order < 4 or any(row[order] != MISSING for row in kinds)]
     body = table("Runs", [heads[i] for i in used], [[row[i] for i in used] for row in kinds], words=(1,))
-    waiting = [f"{run['name']}: {run['state']}" + (f", step {count(run['step'])} of {count(run['steps'])}" if run["steps"] else "") for run in runs["unfinished"]]
+    waiting = [
+        f"{run['name']}: {run['state']}" + (f", step {count(run['step'])} of {count(run['steps'])}" if run["steps"] else "")
+        for run in runs["unfinished"]
+    ]
     return {
         "table": body if len(kinds) <= 8 else fold(f"By kind and model: {count(len(kinds))} lines", body) if kinds else None,
-        "failed": runs["failed"][:MOST], "more_failed": count(len(runs["failed"]) - MOST) if len(runs["failed"]) > MOST else "",
-        "waiting": waiting[:MOST], "more_waiting": count(len(waiting) - MOST) if len(waiting) > MOST else "",
-    }  # fmt: skip
+        "failed": runs["failed"][:MOST],
+        "more_failed": count(len(runs["failed"]) - MOST) if len(runs["failed"]) > MOST else "",
+        "waiting": waiting[:MOST],
+        "more_waiting": count(len(waiting) - MOST) if len(waiting) > MOST else "",
+    }
 
 
 def _hours(value: float | None) -> str:
@@ -97,11 +128,30 @@ def _hours(value: float | None) -> str:
 def _kept(payload: Payload) -> list[dict[str, str]]:
     found, plan = payload["provenance"], payload.get("plan") or {}
     rows = provenance.told(
-        {"studies": payload["studies"], "plan": plan.get("name"), "plan_sha256": plan.get("sha256"), "sealed_sha256": (payload.get("sealed") or {}).get("hash"),
-         "rows": found["rows"], "rows_sha256": found["rows_sha256"], "identities": found["identities"] or None, "texts": found["texts"],
-         "schemas": found["schemas"], "read_from": payload.get("source")},
-        {"studies": "studies", "plan": "plan", "plan_sha256": "plan, sha256", "sealed_sha256": "registration, sha256", "rows": "rows of the ledger",
-         "rows_sha256": "rows, sha256", "identities": "different things measured", "texts": "text sets", "schemas": "schema of the rows", "read_from": "read from"},
-    )  # fmt: skip
+        {
+            "studies": payload["studies"],
+            "plan": plan.get("name"),
+            "plan_sha256": plan.get("sha256"),
+            "sealed_sha256": (payload.get("sealed") or {}).get("hash"),
+            "rows": found["rows"],
+            "rows_sha256": found["rows_sha256"],
+            "identities": found["identities"] or None,
+            "texts": found["texts"],
+            "schemas": found["schemas"],
+            "read_from": payload.get("source"),
+        },
+        {
+            "studies": "studies",
+            "plan": "plan",
+            "plan_sha256": "plan, sha256",
+            "sealed_sha256": "registration, sha256",
+            "rows": "rows of the ledger",
+            "rows_sha256": "rows, sha256",
+            "identities": "different things measured",
+            "texts": "text sets",
+            "schemas": "schema of the rows",
+            "read_from": "read from",
+        },
+    )
     rows += [{"label": f"made with, {count(line['runs'])} runs", "shown": line["versions"], "full": ""} for line in found["versions"][:6]]
     return rows

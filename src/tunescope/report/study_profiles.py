@@ -25,11 +25,21 @@ def profile_panel(
     if not points:
         return None
     x = alt.X("depth:Q", axis=amounts(values=FULL), scale=alt.Scale(domain=[0, 1.02], nice=False))
-    every = [end for line in entry["lines"] for change, sd in zip(line["changes"], line["sd"], strict=True) if change is not None
-             for end in (change - (sd or 0), change + (sd or 0))] + (list(grey["high"]) if grey else [])  # fmt: skip
+    every = [
+        end
+        for line in entry["lines"]
+        for change, sd in zip(line["changes"], line["sd"], strict=True)
+        if change is not None
+        for end in (change - (sd or 0), change + (sd or 0))
+    ] + (list(grey["high"]) if grey else [])
     y = alt.Y("change:Q", axis=amounts(ticks=3, grid=True), scale=alt.Scale(domain=list(domain(every)), nice=False, zero=False))
     colour = alt.Color("colour:N", scale=None)
-    told = [alt.Tooltip("rule:N"), alt.Tooltip("at:N", title="depth"), alt.Tooltip("said:N", title="change"), alt.Tooltip("of:N", title="curves")]
+    told = [
+        alt.Tooltip("rule:N"),
+        alt.Tooltip("at:N", title="depth"),
+        alt.Tooltip("said:N", title="change"),
+        alt.Tooltip("of:N", title="curves"),
+    ]
     base = tables(points)
     parts = _grey(grey, tables, x) if grey else []
     if any(point["low"] is not None for point in points):
@@ -45,12 +55,21 @@ def profile_panel(
 def _points(line: dict[str, Any], colours: dict[str, Series]) -> list[dict[str, Any]]:
     series = colours[line["update"]]
     return [
-        {"depth": depth, "change": change, "low": None if sd is None else change - sd, "high": None if sd is None else change + sd,
-         "rule": line["update"] or "its run", "colour": series.colour, "dash": list(series.dash), "at": f"{depth:.2f}", "of": str(line["curves"]),
-         "said": three(change) + (f" ± {three(sd)}" if sd is not None else "")}
+        {
+            "depth": depth,
+            "change": change,
+            "low": None if sd is None else change - sd,
+            "high": None if sd is None else change + sd,
+            "rule": line["update"] or "its run",
+            "colour": series.colour,
+            "dash": list(series.dash),
+            "at": f"{depth:.2f}",
+            "of": str(line["curves"]),
+            "said": three(change) + (f" ± {three(sd)}" if sd is not None else ""),
+        }
         for depth, change, sd in zip(line["depths"], line["changes"], line["sd"], strict=True)
         if change is not None
-    ]  # fmt: skip
+    ]
 
 
 def _grey(band: dict[str, Any], tables: Tables, x: Any) -> list[Any]:

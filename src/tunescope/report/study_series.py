@@ -11,9 +11,17 @@ from tunescope.report.theme import LIGHT
 ROLES = ("main", "control_0", "control_1", "control_2", "control_3", "control_4", "floor", "ink")
 _FIRST = ("std", "standard", "unif", "uniform", "lora")  # update rules in this order, then by name, equal-step last
 _REGIMES = ("aligned", "mixed", "misaligned", "anti-aligned", "task objective", "random", "control", "none")
-_REGIME_ROLES = {"aligned": "main", "aligned with pretraining": "control_4", "mixed": "control_3", "misaligned": "control_0",
-                 "anti-aligned": "control_0", "task objective": "control_1", "random": "control_2", "control": "floor",
-                 "none": "quiet_bar"}  # fmt: skip
+_REGIME_ROLES = {
+    "aligned": "main",
+    "aligned with pretraining": "control_4",
+    "mixed": "control_3",
+    "misaligned": "control_0",
+    "anti-aligned": "control_0",
+    "task objective": "control_1",
+    "random": "control_2",
+    "control": "floor",
+    "none": "quiet_bar",
+}
 
 
 @dataclass(frozen=True)

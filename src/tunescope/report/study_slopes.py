@@ -31,7 +31,12 @@ def slope_panel(entry: dict[str, Any], model: str, colours: dict[str, Series], t
     every = [seed["slope"] for line in entry["lines"] for seed in line["seeds"]]
     x = alt.X("slope:Q", axis=amounts(ticks=5), scale=alt.Scale(domain=list(domain(every)), nice=False, zero=False))
     y, colour = rows_axis(names, limit=110, width=14), alt.Color("colour:N", scale=None)
-    told = [alt.Tooltip("of:N", title="run"), alt.Tooltip("seed:N"), alt.Tooltip("said:N", title="slope"), alt.Tooltip("mean:N", title="mean")]
+    told = [
+        alt.Tooltip("of:N", title="run"),
+        alt.Tooltip("seed:N"),
+        alt.Tooltip("said:N", title="slope"),
+        alt.Tooltip("mean:N", title="mean"),
+    ]
     bounds = tables([{"row": row} for row in range(len(names) + 1)])
     several = [mean for mean in means if mean["many"]]
     size = 20 if several else 40

@@ -29,7 +29,11 @@ def verdict_counts(verdicts: list[dict[str, Any]]) -> str:
     """How many hypotheses are in each state."""
     found = Counter(verdict["state"] for verdict in verdicts)
     if len(verdicts) == 1:
-        return f"The one hypothesis is {verdicts[0]['state']}." if "window" not in verdicts[0]["state"] else "The one hypothesis has an invalid window."
+        return (
+            f"The one hypothesis is {verdicts[0]['state']}."
+            if "window" not in verdicts[0]["state"]
+            else "The one hypothesis has an invalid window."
+        )
     parts = []
     for state in STATES:
         if number := found[state]:
@@ -66,8 +70,10 @@ def _depth(payload: Payload) -> Iterator[str]:
         groups = [group for group in entry["groups"] if not group["reason"] and group["measure"] == entry["groups"][0]["measure"]]
         for group in groups:
             if group["group"] == "training as usual":
-                yield (f"Slopes over depth rise towards the output in {of_n(group['positive'], group['n'])} cells trained as usual "
-                       f"({change(group['measure'])}, sign test {p(group['p'])}){_of(entry, payload)}.")  # fmt: skip
+                yield (
+                    f"Slopes over depth rise towards the output in {of_n(group['positive'], group['n'])} cells trained as usual "
+                    f"({change(group['measure'])}, sign test {p(group['p'])}){_of(entry, payload)}."
+                )
             elif group["group"] == "equal-step":
                 yield f"When every block moves equally far, {of_n(group['positive'], group['n'])} stay positive ({p(group['p'])})."
 
@@ -80,7 +86,11 @@ def _outcomes(payload: Payload) -> Iterator[str]:
             yield _apart(*max(pairs, key=lambda each: abs(each[0]["difference"])))
         known = [entry for entry in own if entry["correlation"] and entry["correlation"]["value"] is not None]
         if known:
-            said = [f"{signed(entry['correlation']['value'])} in {entry['task']} ({p(entry['correlation']['p'])}, n\u00a0{entry['correlation']['n']})" for entry in known]
+            said = [
+                f"{signed(entry['correlation']['value'])} in {entry['task']} ({p(entry['correlation']['p'])}, "
+                f"n\u00a0{entry['correlation']['n']})"
+                for entry in known
+            ]
             yield f"Within {model}, the change and the damage of conditions have ρ {_joined(said)}."
 
 
@@ -92,8 +102,11 @@ def _near(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _apart(pair: dict[str, Any], entry: dict[str, Any]) -> str:
     low, high = (pair["b"], pair["a"]) if pair["difference"] < 0 else (pair["a"], pair["b"])
-    return (f"Moved equally far ({change(entry['measure'])} {three(pair['drift'])}), {low} of {entry['model']} comes out {three(abs(pair['difference']))} below {high} "
-            f"in {entry['task']} {metric(entry['outcome'])}{_over(pair)}.")  # fmt: skip
+    return (
+        f"Moved equally far ({change(entry['measure'])} {three(pair['drift'])}), {low} of {entry['model']} comes out "
+        f"{three(abs(pair['difference']))} below {high} "
+        f"in {entry['task']} {metric(entry['outcome'])}{_over(pair)}."
+    )
 
 
 def _alike(one: float, other: float) -> bool:
@@ -109,30 +122,43 @@ def _distances(payload: Payload) -> Iterator[str]:
     entry = next((entry for entry in payload["distances"] if entry["points"] and not entry["within"].get("reason")), None)
     if entry:
         found = entry["within"]
-        yield (f"Objectives further from pretraining have steeper profiles within {of_n(found['positive'], found['n'])} models (sign test {p(found['p'])})"
-               f"{_bare(entry)}.")  # fmt: skip
+        yield (
+            f"Objectives further from pretraining have steeper profiles within {of_n(found['positive'], found['n'])} models (sign test "
+            f"{p(found['p'])})"
+            f"{_bare(entry)}."
+        )
 
 
 def _bare(entry: dict[str, Any]) -> str:
     found = entry["without"]
-    return "" if found.get("reason") else f", without the reference objective within {of_n(found['positive'], found['n'])} ({p(found['p'])})"
+    return (
+        "" if found.get("reason") else f", without the reference objective within {of_n(found['positive'], found['n'])} ({p(found['p'])})"
+    )
 
 
 def _largest(payload: Payload) -> Iterator[str]:
     gains = [
         (cell["mean"], line["condition"], entry["model"], column)
-        for entry in payload["conditions"] for line in entry["lines"] for cell, column in zip(line["cells"], entry["columns"], strict=True)
+        for entry in payload["conditions"]
+        for line in entry["lines"]
+        for cell, column in zip(line["cells"], entry["columns"], strict=True)
         if cell and column["subject"] == "outcome" and column["better"] == "higher"
-    ]  # fmt: skip
+    ]
     if gains:
         ordered = sorted(gains, key=lambda each: each[0])
         ends = [ordered[-1], ordered[0]] if len(gains) > 1 else gains
-        said = [f"{signed(value)} ({model}, {condition}: {column['task']} {metric(column['measure'])})" for value, condition, model, column in ends]
+        said = [
+            f"{signed(value)} ({model}, {condition}: {column['task']} {metric(column['measure'])})"
+            for value, condition, model, column in ends
+        ]
         yield f"The outcomes go from {said[-1]} to {said[0]}." if len(said) > 1 else f"The one outcome changed by {said[0]}."
     for entry in payload["widths"]:
         if len({percent(line["shares"][-1]) for line in entry["lines"]}) > 1:
             shares = sorted((line["shares"][-1], line["model"]) for line in entry["lines"])
-            yield f"The last depth holds {percent(shares[0][0])} ({shares[0][1]}) to {percent(shares[-1][0])} ({shares[-1][1]}) of a model’s change."
+            yield (
+                f"The last depth holds {percent(shares[0][0])} ({shares[0][1]}) to {percent(shares[-1][0])} ({shares[-1][1]}) of a "
+                "model’s change."
+            )
 
 
 def _joined(parts: list[str]) -> str:

@@ -94,11 +94,15 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
     rows = _no_rows() if record is None and sealed is not None else read_ledger(given)
     judged = judge(given, plan) if (sealed is not None or now is not None) and record is not None else None
     return study_payload(
-        rows, name=_name(record, sealed), runs=_states(folder) if record is not None else _sealed_runs(sealed), plan=_about(sealed, now),
+        rows,
+        name=_name(record, sealed),
+        runs=_states(folder) if record is not None else _sealed_runs(sealed),
+        plan=_about(sealed, now),
         verdicts=[] if judged is None else [each.describe() for each in judged.verdicts],
-        deviations=None if judged is None else judged.deviations, blocks=block_types(_models(sealed, now)),
+        deviations=None if judged is None else judged.deviations,
+        blocks=block_types(_models(sealed, now)),
         sealed=None if sealed is None else {"sealed": sealed.sealed, "hash": sealed.hash, "warnings": list(sealed.warnings)},
-    ) | {"source": str(given)}  # fmt: skip
+    ) | {"source": str(given)}
 
 
 def _planned(given: str | Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ def report(
         str,
         typer.Argument(
             metavar="DIR|PLAN",
-            help="Folder of a study, as given to tunescope study run --out, finished or not. Or a .jsonl or .parquet file of rows; a plan, of "
-            "which nothing ran yet; or published: the printed tables.",
+            help="Folder of a study, as given to tunescope study run --out, finished or not. Or a .jsonl or .parquet file of rows; a "
+            "plan, of which nothing ran yet; or published: the printed tables.",
         ),
     ],
     out: Annotated[
@@ -23,7 +23,9 @@ def report(
     ] = None,
     plan: Annotated[
         str | None,
-        typer.Option("--plan", metavar="PLAN", show_default=False, help="The plan as it is now: what was changed since it was sealed is told."),
+        typer.Option(
+            "--plan", metavar="PLAN", show_default=False, help="The plan as it is now: what was changed since it was sealed is told."
+        ),
     ] = None,
 ) -> None:
     """Write one self-contained page of a study: verdicts and deviations, every analysis of its ledger, and its place among published runs.

@@ -43,19 +43,31 @@ def _measure(rows: pd.DataFrame, theirs: pd.DataFrame, measure: str) -> dict[str
     slopes = published["slope"].to_numpy()
     lines = [
         dict(zip(CELL, (line.model, line.objective, line.update), strict=True))
-        | {"slope": line.mean, "sd": line.std, "seeds": line.count, "steeper": int((slopes > line.mean).sum()), "of": len(slopes),
-           "like": like(line.model, list(published["model"].unique()))}
+        | {
+            "slope": line.mean,
+            "sd": line.std,
+            "seeds": line.count,
+            "steeper": int((slopes > line.mean).sum()),
+            "of": len(slopes),
+            "like": like(line.model, list(published["model"].unique())),
+        }
         for line in mean.itertuples()
-    ]  # fmt: skip
-    ticks = [{"model": line.model, "objective": line.objective, "update": line.update, "slope": line.slope} for line in published.itertuples()]
-    return plain(about | {"own": lines, "reason": reason, "published": ticks, "profiles": _profiles(usual(part), measure),
-                          "band": _band(theirs, measure)})  # fmt: skip
+    ]
+    ticks = [
+        {"model": line.model, "objective": line.objective, "update": line.update, "slope": line.slope} for line in published.itertuples()
+    ]
+    return plain(
+        about
+        | {"own": lines, "reason": reason, "published": ticks, "profiles": _profiles(usual(part), measure), "band": _band(theirs, measure)}
+    )
 
 
 def _profiles(part: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
     table = analyses.profile_table(part, measure=measure, by=CELL, axis="published")
-    return [dict(zip(CELL, key, strict=True)) | {"depths": list(group["depth"]), "changes": list(group["change"])}
-            for key, group in table.groupby(CELL, sort=True)]  # fmt: skip
+    return [
+        dict(zip(CELL, key, strict=True)) | {"depths": list(group["depth"]), "changes": list(group["change"])}
+        for key, group in table.groupby(CELL, sort=True)
+    ]
 
 
 def _band(theirs: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
@@ -64,8 +76,16 @@ def _band(theirs: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
     found = []
     for model, part in [(None, lines), *lines.groupby("model", sort=True)]:
         spread = part.groupby("depth")["change"].quantile([0.1, 0.5, 0.9]).unstack()
-        found.append({"model": model, "depths": list(spread.index), "low": list(spread[0.1]), "middle": list(spread[0.5]),
-                      "high": list(spread[0.9]), "runs": int(part.groupby("depth").size().max())})  # fmt: skip
+        found.append(
+            {
+                "model": model,
+                "depths": list(spread.index),
+                "low": list(spread[0.1]),
+                "middle": list(spread[0.5]),
+                "high": list(spread[0.9]),
+                "runs": int(part.groupby("depth").size().max()),
+            }
+        )
     return found
 
 

@@ -8,8 +8,17 @@ from typing import Any
 PARALLEL, SEQUENTIAL = "parallel", "sequential"
 _PARALLEL = ("gpt_neox", "gptj", "codegen", "falcon", "phi")
 _SEQUENTIAL = ("bert", "roberta", "distilbert", "modernbert", "gpt2", "opt", "llama", "mistral", "qwen2", "gpt_neo")
-_HUB = {"pythia": PARALLEL, "gpt-neox": PARALLEL, "gpt-j": PARALLEL, "codegen": PARALLEL, "falcon": PARALLEL, "/phi-": PARALLEL,
-        "bert-": SEQUENTIAL, "/opt-": SEQUENTIAL, "gpt2": SEQUENTIAL}  # fmt: skip
+_HUB = {
+    "pythia": PARALLEL,
+    "gpt-neox": PARALLEL,
+    "gpt-j": PARALLEL,
+    "codegen": PARALLEL,
+    "falcon": PARALLEL,
+    "/phi-": PARALLEL,
+    "bert-": SEQUENTIAL,
+    "/opt-": SEQUENTIAL,
+    "gpt2": SEQUENTIAL,
+}
 
 
 def block_types(models: Iterable[Mapping[str, Any]]) -> dict[str, str]:

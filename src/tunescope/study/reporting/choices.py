@@ -39,7 +39,9 @@ def ordered(names, first: tuple[str, ...]) -> list[str]:
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """With an objective and an update rule for every run: controls are "controls" under their change's name, compared models their condition.
+    """With an objective and an update rule for every run: controls are "controls" under their change's name.
+
+    Compared models, which have neither, go by their condition.
 
     Where one model has several conditions under the same two names, the condition stands for the rule.
     """

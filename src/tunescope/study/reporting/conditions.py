@@ -69,7 +69,9 @@ def _conditions(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> dict[str, 
     lines = []
     for condition, group in rows.groupby("condition", sort=True):
         regime = next(iter(group["regime"].dropna()), None)
-        lines.append({"condition": condition, "regime": regime, "kind": group["kind"].iloc[0], "cells": [_cell(_of(group, c)) for c in columns]})
+        lines.append(
+            {"condition": condition, "regime": regime, "kind": group["kind"].iloc[0], "cells": [_cell(_of(group, c)) for c in columns]}
+        )
     moved = [line["cells"][0]["mean"] if line["cells"] and line["cells"][0] else None for line in lines]
     order = sorted(range(len(lines)), key=lambda i: (moved[i] is None, moved[i] or 0.0, lines[i]["condition"]))
     return {"columns": columns, "lines": [lines[i] for i in order]}
@@ -82,9 +84,15 @@ def _cell(rows: pd.DataFrame) -> dict[str, Any] | None:
     sd = float(np.std(change, ddof=1)) if len(change) > 1 else rows["sd"].iloc[0]
     one = rows.iloc[0] if len(rows) == 1 and rows["subject"].iloc[0] == "outcome" else None
     items = rows["n"].dropna()
-    return {"mean": float(change.mean()), "sd": sd, "printed_sd": len(change) == 1 and sd == sd, "seeds": len(change),
-            "low": None if one is None else one["low"], "high": None if one is None else one["high"],
-            "n": int(items.iloc[0]) if len(items) else None}  # fmt: skip
+    return {
+        "mean": float(change.mean()),
+        "sd": sd,
+        "printed_sd": len(change) == 1 and sd == sd,
+        "seeds": len(change),
+        "low": None if one is None else one["low"],
+        "high": None if one is None else one["high"],
+        "n": int(items.iloc[0]) if len(items) else None,
+    }
 
 
 def _matched(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -92,8 +100,13 @@ def _matched(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator[dict
     measures = [column for column in columns if column["subject"] == "geometry"][:1]
     for measure in measures:
         for task in [column for column in columns if column["subject"] == "outcome"]:
-            asked = {"measure": measure["measure"], "texts": measure["texts"], "task": task["task"], "outcome": task["measure"],
-                     "better": task["better"]}  # fmt: skip
+            asked = {
+                "measure": measure["measure"],
+                "texts": measure["texts"],
+                "task": task["task"],
+                "outcome": task["measure"],
+                "better": task["better"],
+            }
             ends, _ = tried(lambda asked=asked: analyses.points(rows, **asked))
             if ends is None or ends["condition"].nunique() < 2:
                 continue
@@ -122,7 +135,9 @@ def _pairs(ends: pd.DataFrame, paths: pd.DataFrame, printed: dict[str, float]) -
     ):
         found[name], found[f"{name}_reason"] = tried(make)
     if found["ratio"] is not None:
-        found["ratio"] = {name: getattr(found["ratio"], name) for name in ("drift", "damage", "margin", "rule", "holds")} | {"conditions": lost}
+        found["ratio"] = {name: getattr(found["ratio"], name) for name in ("drift", "damage", "margin", "rule", "holds")} | {
+            "conditions": lost
+        }
     return found
 
 
@@ -147,23 +162,39 @@ def _anchors(geometry: pd.DataFrame) -> Iterator[dict[str, Any]]:
             {"condition": condition, "changes": dict(found.table.loc[condition]), "ranks": dict(ranks.loc[condition])}
             for condition in found.table.index
         ]
-        yield {"measure": measure, "reason": None, "texts": list(found.table.columns), "lines": lines, "pairs": found.pairs,
-               "left_out": list(found.left_out)}  # fmt: skip
+        yield {
+            "measure": measure,
+            "reason": None,
+            "texts": list(found.table.columns),
+            "lines": lines,
+            "pairs": found.pairs,
+            "left_out": list(found.left_out),
+        }
 
 
 def _trajectories(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Measure and outcome over checkpoints, an entry a task; each condition a path."""
     measure = next((column for column in columns if column["subject"] == "geometry"), None)
     for task in [column for column in columns if column["subject"] == "outcome" and measure is not None]:
-        asked = {"measure": measure["measure"], "texts": measure["texts"], "task": task["task"], "outcome": task["measure"],
-                 "better": task["better"]}  # fmt: skip
+        asked = {
+            "measure": measure["measure"],
+            "texts": measure["texts"],
+            "task": task["task"],
+            "outcome": task["measure"],
+            "better": task["better"],
+        }
         found, _ = tried(lambda asked=asked: analyses.trajectories(rows, **asked, by=("condition",)))
         if found is not None:
             paths = [
-                {"condition": each.about["condition"], "clock": each.clock, "points": _points(each, rows, asked), "reason": each.reason,
-                 "association": each.association}
+                {
+                    "condition": each.about["condition"],
+                    "clock": each.clock,
+                    "points": _points(each, rows, asked),
+                    "reason": each.reason,
+                    "association": each.association,
+                }
                 for each in found
-            ]  # fmt: skip
+            ]
             yield asked | {"paths": paths}
 
 

@@ -54,8 +54,11 @@ def _profiles(part: pd.DataFrame, measure: str) -> dict[str, Any]:
     if table is not None:
         for key, group in table.groupby(CELL, sort=True):
             numbers = {"depths": group["depth"], "changes": group["change"], "sd": group["sd"]}
-            lines.append(dict(zip(CELL, key, strict=True)) | {name: list(each) for name, each in numbers.items()}
-                         | {"curves": int(group["curves"].max())})  # fmt: skip
+            lines.append(
+                dict(zip(CELL, key, strict=True))
+                | {name: list(each) for name, each in numbers.items()}
+                | {"curves": int(group["curves"].max())}
+            )
     return plain({"lines": lines, "reason": reason})
 
 
@@ -68,12 +71,19 @@ def _slopes(table: pd.DataFrame, saturated: pd.Series) -> dict[str, Any]:
     for key, group in cells.items():
         known = [line for line in group if line["slope"] is not None]
         slopes = [line["slope"] for line in known]
-        lines.append(dict(zip(CELL, key, strict=True)) | {
-            "seeds": [{"seed": line["seed"], "slope": line["slope"]} for line in known], "mean": _mean(slopes), "n": len(known),
-            "sd": statistics.stdev(slopes) if len(slopes) > 1 else None, "monotone": sum(line["monotone"] for line in known),
-            "saturated": bool(known) and all(line["saturated"] for line in known),
-            "reason": next((line["reason"] for line in group if line["reason"]), None),
-        } | {name: _mean([line[name] for line in known]) for name in ("rank_slope", "peak_depth", "final_share", "mean_change")})  # fmt: skip
+        lines.append(
+            dict(zip(CELL, key, strict=True))
+            | {
+                "seeds": [{"seed": line["seed"], "slope": line["slope"]} for line in known],
+                "mean": _mean(slopes),
+                "n": len(known),
+                "sd": statistics.stdev(slopes) if len(slopes) > 1 else None,
+                "monotone": sum(line["monotone"] for line in known),
+                "saturated": bool(known) and all(line["saturated"] for line in known),
+                "reason": next((line["reason"] for line in group if line["reason"]), None),
+            }
+            | {name: _mean([line[name] for line in known]) for name in ("rank_slope", "peak_depth", "final_share", "mean_change")}
+        )
     known = table[table["slope"].notna()]
     shape = {name: int(known[name].sum()) for name in ("monotone", "strictly_monotone", "peaks_last")} | {"n": len(known)}
     return plain({"lines": lines, "reason": None, "shape": shape})
@@ -110,11 +120,22 @@ def _steps(table: pd.DataFrame, saturated: pd.Series, blocks: Mapping[str, str])
         same = marked[(marked["model"] == model) & (marked["objective"] == objective)]
         other = compared_with([name for name in same["update"].unique() if not is_equal_step(name)])
         before = same[same["update"] == other]["slope"]
-        cells.append({
-            "model": model, "objective": objective, "block": block_of(model, blocks), "family": FAMILIES.get(objective), "from": other,
-            "to": group["update"].iloc[0], "standard": before.mean(), "equal": group["slope"].mean(), "equal_sd": group["slope"].std(),
-            "seeds": len(group), "saturated": bool(group["saturated"].all()), "slope": group["slope"].mean(),
-        })  # fmt: skip
+        cells.append(
+            {
+                "model": model,
+                "objective": objective,
+                "block": block_of(model, blocks),
+                "family": FAMILIES.get(objective),
+                "from": other,
+                "to": group["update"].iloc[0],
+                "standard": before.mean(),
+                "equal": group["slope"].mean(),
+                "equal_sd": group["slope"].std(),
+                "seeds": len(group),
+                "saturated": bool(group["saturated"].all()),
+                "slope": group["slope"].mean(),
+            }
+        )
     return plain({"cells": cells, "groups": _step_groups(cells), **_ratio(marked)})
 
 
@@ -160,8 +181,11 @@ def _signs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
     groups, every = [], pd.concat(tables.values(), ignore_index=True)
     for measure, table in tables.items():
-        for group, lines in (("training as usual", usual(table)), ("equal-step", table[table["update"].map(is_equal_step)]),
-                             ("controls", table[table["kind"] == "perturb"])):  # fmt: skip
+        for group, lines in (
+            ("training as usual", usual(table)),
+            ("equal-step", table[table["update"].map(is_equal_step)]),
+            ("controls", table[table["kind"] == "perturb"]),
+        ):
             if len(lines):
                 mean = lines.groupby(CELL, as_index=False)["slope"].mean()  # seeds of one cell are no independent trials
                 counts, reason = tried(lambda mean=mean: analyses.signs(mean))

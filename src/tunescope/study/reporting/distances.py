@@ -33,10 +33,17 @@ def _section(rows: pd.DataFrame, measure: str, distance: str) -> dict[str, Any]:
     points, reason = tried(lambda: analyses.distances_and_slopes(both, measure=measure, distance=distance))
     if points is None:
         return about | {"points": [], "reason": reason}
-    return plain(about | {"points": points, "reason": None, "within": _or_reason(lambda: analyses.concordance(points)),
-                          "without": _or_reason(lambda: analyses.concordance(analyses.without_reference(points))),
-                          "pooled": _or_reason(lambda: analyses.pooled(points)),
-                          "residuals": _or_reason(lambda: analyses.residuals(points))})  # fmt: skip
+    return plain(
+        about
+        | {
+            "points": points,
+            "reason": None,
+            "within": _or_reason(lambda: analyses.concordance(points)),
+            "without": _or_reason(lambda: analyses.concordance(analyses.without_reference(points))),
+            "pooled": _or_reason(lambda: analyses.pooled(points)),
+            "residuals": _or_reason(lambda: analyses.residuals(points)),
+        }
+    )
 
 
 def _or_reason(make) -> Any:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 OWN = "tuned"  # what a run calls the model that it tuned itself
 CEILING = "_ceiling"
+RECOVERED = "behaviour_recovered"
+SPLICES, NOTHING = {"floor": "mean delta", "ceiling": "true delta"}, "zero"
 
 
 def layer_sections(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -47,14 +49,34 @@ def feature_sections(rows: pd.DataFrame) -> list[dict[str, Any]]:
     sections = []
     for measure, group in known[~known["measure"].str.endswith(CEILING)].groupby("measure", sort=True):
         lines = [
-            _named(line) | {"layer": line.layer, "model": line.model, "value": line.value, "low": line.low, "high": line.high,
-                            "floor": line.null, "floor_sd": line.null_sd, "n": line.n, "seed": line.seed,
-                            "ceiling": ceiling.get((line.run, measure, line.task, line.layer))}
+            _named(line)
+            | {
+                "layer": line.layer,
+                "model": line.model,
+                "value": line.value,
+                "low": line.low,
+                "high": line.high,
+                "floor": line.null,
+                "floor_sd": line.null_sd,
+                "n": line.n,
+                "seed": line.seed,
+                "ceiling": ceiling.get((line.run, measure, line.task, line.layer)),
+            }
             for line in group.itertuples()
-        ]  # fmt: skip
+        ]
         lines.sort(key=lambda line: (_control(line["name"]), natural(line["name"]), line["detail"], line["layer"] is None, line["layer"]))
-        sections.append({"measure": measure, "lines": lines})
+        sections.append({"measure": measure, "lines": _between(lines) if measure == RECOVERED else lines})
     return plain(sections)
+
+
+def _between(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Behaviour recovered by each splice, between that of the mean of Δ, its floor, and that of Δ itself, its ceiling."""
+    ends = {(line["name"], line["model"], line["seed"], line["layer"], line["detail"]): line["value"] for line in lines}
+    return [
+        line | {side: ends.get((line["name"], line["model"], line["seed"], line["layer"], detail)) for side, detail in SPLICES.items()}
+        for line in lines
+        if line["detail"] not in (*SPLICES.values(), NOTHING)
+    ]
 
 
 def _named(line: Any) -> dict[str, str]:

@@ -21,8 +21,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "tunescope.study-report/1"
-SECTIONS = ("profiles", "slopes", "steps", "widths", "signs", "shares", "distances", "conditions", "matched", "anchors", "trajectories",
-            "layers", "features", "among")  # fmt: skip
+SECTIONS = (
+    "profiles",
+    "slopes",
+    "steps",
+    "widths",
+    "signs",
+    "shares",
+    "distances",
+    "conditions",
+    "matched",
+    "anchors",
+    "trajectories",
+    "layers",
+    "features",
+    "among",
+)
 
 
 def study_payload(
@@ -50,19 +64,35 @@ def study_payload(
     """
     found: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
     for study, part in rows.groupby("study", sort=False, dropna=False):
-        made = depth_sections(part, blocks=blocks or {}) | condition_sections(part) | {
-            "distances": distance_sections(part), "layers": layer_sections(part), "features": feature_sections(part),
-            "among": among_published(part),
-        }  # fmt: skip
+        made = (
+            depth_sections(part, blocks=blocks or {})
+            | condition_sections(part)
+            | {
+                "distances": distance_sections(part),
+                "layers": layer_sections(part),
+                "features": feature_sections(part),
+                "among": among_published(part),
+            }
+        )
         for section, entries in made.items():
             found[section] += [{"study": str(study)} | entry for entry in entries]
     studies = [str(study) for study in rows["study"].dropna().unique()]
-    return plain({
-        "schema": SCHEMA, "tunescope": __version__, "created": (created or datetime.now(UTC)).isoformat(timespec="seconds"),
-        "name": name or ", ".join(studies) or "a study", "studies": studies, "plan": plan, "sealed": sealed,
-        "verdicts": list(verdicts), "deviations": None if deviations is None else list(deviations),
-        "runs": _runs(rows, list(runs)), **found, "provenance": _provenance(rows),
-    })  # fmt: skip
+    return plain(
+        {
+            "schema": SCHEMA,
+            "tunescope": __version__,
+            "created": (created or datetime.now(UTC)).isoformat(timespec="seconds"),
+            "name": name or ", ".join(studies) or "a study",
+            "studies": studies,
+            "plan": plan,
+            "sealed": sealed,
+            "verdicts": list(verdicts),
+            "deviations": None if deviations is None else list(deviations),
+            "runs": _runs(rows, list(runs)),
+            **found,
+            "provenance": _provenance(rows),
+        }
+    )
 
 
 def _runs(rows: pd.DataFrame, known: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -71,25 +101,38 @@ def _runs(rows: pd.DataFrame, known: list[Mapping[str, Any]]) -> dict[str, Any]:
     kinds = []
     for (kind, model), group in held.groupby(["kind", "model"], sort=True):
         seconds, peak = group["wall_s"].dropna(), group["peak_mb"].dropna()
-        kinds.append({"kind": kind, "model": model, "runs": len(group), "conditions": int(group["condition"].nunique()),
-                      "seeds": int(group["seed"].nunique()), "seconds": float(seconds.sum()) if len(seconds) else None,
-                      "peak_mb": float(peak.max()) if len(peak) else None})  # fmt: skip
+        kinds.append(
+            {
+                "kind": kind,
+                "model": model,
+                "runs": len(group),
+                "conditions": int(group["condition"].nunique()),
+                "seeds": int(group["seed"].nunique()),
+                "seconds": float(seconds.sum()) if len(seconds) else None,
+                "peak_mb": float(peak.max()) if len(peak) else None,
+            }
+        )
     states = {state: [run for run in known if run["state"] == state] for state in ("done", "failed", "running", "queued")}
     counts = {state: len(listed) for state, listed in states.items()} if known else {"done": len(held)}
     failed = [{"name": run["name"], "error": (list(run.get("errors") or ()) or ["no reason was told"])[-1]} for run in states["failed"]]
-    waiting = [{"name": run["name"], "state": run["state"], "step": run.get("step"), "steps": run.get("steps")}
-               for state in ("running", "queued") for run in states[state]]  # fmt: skip
+    waiting = [
+        {"name": run["name"], "state": run["state"], "step": run.get("step"), "steps": run.get("steps")}
+        for state in ("running", "queued")
+        for run in states[state]
+    ]
     return {"total": len(known) or len(held), "counts": counts, "failed": failed, "unfinished": waiting, "kinds": kinds}
 
 
 def _provenance(rows: pd.DataFrame) -> dict[str, Any]:
     versions = rows.drop_duplicates(["run", "versions"])["versions"].fillna("").value_counts()
     return {
-        "rows": len(rows), "rows_sha256": _hash(rows),
-        "identities": int(rows["identity"].nunique()), "texts": sorted(rows["texts"].dropna().astype(str).unique()),
+        "rows": len(rows),
+        "rows_sha256": _hash(rows),
+        "identities": int(rows["identity"].nunique()),
+        "texts": sorted(rows["texts"].dropna().astype(str).unique()),
         "versions": [{"versions": name or "not told", "runs": int(count)} for name, count in versions.items()],
         "schemas": sorted(rows["schema"].dropna().astype(str).unique()),
-    }  # fmt: skip
+    }
 
 
 def _hash(rows: pd.DataFrame) -> str:
