@@ -7,7 +7,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import signed, three
 from tunescope.report.study_axes import amounts, domain, rows_axis
-from tunescope.report.study_series import Series
+from tunescope.report.study_series import Series, shades
 from tunescope.report.theme import LIGHT
 
 AMONG_PX = 28
@@ -31,7 +31,7 @@ def among_slopes(entry: dict[str, Any], colours: dict[str, Series], tables: Tabl
             "slope": line["slope"],
             "low": _less(line, -1),
             "high": _less(line, 1),
-            "colour": colours[line["update"]].colour,
+            "colour": colours[line["update"]].role,
             "of": f"{line['model']}, {line['objective']}, {line['update']}",
             "said": signed(line["slope"]) + (f" ± {three(line['sd'])}, {line['seeds']} seeds" if line["sd"] is not None else ""),
             "steeper": f"{line['steeper']} of {line['of']}",
@@ -60,8 +60,8 @@ def among_slopes(entry: dict[str, Any], colours: dict[str, Series], tables: Tabl
         .encode(x=x, y=y, tooltip=told),
         tables([dot for dot in dots if dot["low"] is not None])
         .mark_rule(strokeWidth=1.4)
-        .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=alt.Color("colour:N", scale=None)),
-        tables(dots).mark_point(filled=True, size=54, opacity=0.95).encode(x=x, y=y, color=alt.Color("colour:N", scale=None), tooltip=more),
+        .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=shades()),
+        tables(dots).mark_point(filled=True, size=54, opacity=0.95).encode(x=x, y=y, color=shades(), tooltip=more),
     ]
     return alt.layer(*parts).properties(height=AMONG_PX * len(names))
 

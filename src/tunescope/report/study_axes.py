@@ -36,7 +36,7 @@ def amounts(
         labelPadding=4,
         titlePadding=6,
         labelOverlap="greedy",
-        **({} if values is None else {"values": values}),
+        values=alt.Undefined if values is None else values,
     )
 
 

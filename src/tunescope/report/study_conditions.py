@@ -7,7 +7,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import count, interval, signed, three
 from tunescope.report.study_axes import amounts, domain, rows_axis
-from tunescope.report.study_series import Series
+from tunescope.report.study_series import Series, shades
 from tunescope.report.theme import LIGHT
 
 BAR_PX = 30
@@ -28,7 +28,7 @@ def condition_bars(entry: dict[str, Any], column: int, colours: dict[str | None,
         domain=[low - (room if low < 0 else 0), high + (room if high > 0 and max(r["v"] for r in rows) > 0 else 0)], nice=False, zero=False
     )
     x = alt.X("v:Q", axis=amounts(ticks=4, signed=outcome), scale=scale)
-    y, colour = rows_axis([line["condition"] for line in entry["lines"]], limit=128, width=18), alt.Color("colour:N", scale=None)
+    y, colour = rows_axis([line["condition"] for line in entry["lines"]], limit=128, width=18), shades()
     told = [
         alt.Tooltip("name:N", title="condition"),
         alt.Tooltip("regime:N"),
@@ -74,7 +74,7 @@ def _row(line: dict[str, Any], column: int, row: int, colours: dict[str | None, 
         "low": low,
         "high": high,
         "edge": max(ends) if cell["mean"] >= 0 else min(ends),
-        "colour": colours[line["regime"]].colour,
+        "colour": colours[line["regime"]].role,
         "name": line["condition"],
         "regime": line["regime"] or "not told",
         "said": signed(cell["mean"]) if outcome else three(cell["mean"]),

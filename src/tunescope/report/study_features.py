@@ -8,7 +8,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import amount, interval, three, two_digits
 from tunescope.report.study_axes import amounts, domain, rows_axis
-from tunescope.report.study_series import Series
+from tunescope.report.study_series import Series, shades
 from tunescope.report.theme import CONTROLS, LIGHT
 
 FEATURE_PX, SPAN = 36, 0.56
@@ -26,7 +26,7 @@ def feature_panel(entry: dict[str, Any], colours: dict[str, Series], tables: Tab
     cut, rows = [row for row in rows if row["v"] > most], [row for row in rows if row["v"] <= most]
     every = [row[name] for row in rows for name in ("v", "low", "high", "floor", "ceiling")]
     scale = alt.Scale(domain=list(domain(every)), nice=False, zero=False)
-    y, colour = rows_axis(names, limit=160, width=26), alt.Color("colour:N", scale=None)
+    y, colour = rows_axis(names, limit=160, width=26), shades()
     told = [
         alt.Tooltip("name:N", title="of"),
         alt.Tooltip("layer:N"),
@@ -71,7 +71,7 @@ def _row(line: dict[str, Any], names: list[str], layers: list[str], colours: dic
         "ceiling": line["ceiling"],
         "name": f"{line['name']} {line['detail']}".strip(),
         "layer": layer,
-        "colour": colours[layer].colour,
+        "colour": colours[layer].role,
         "said": said + (f" {interval(line['low'], line['high'])}" if line["low"] is not None else ""),
         "chance": floor or "–",
         "top": three(line["ceiling"]),

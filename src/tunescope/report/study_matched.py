@@ -7,7 +7,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables, spread
 from tunescope.report.numbers import signed, three
 from tunescope.report.study_axes import amounts, domain
-from tunescope.report.study_series import Series
+from tunescope.report.study_series import Series, shades
 from tunescope.report.theme import LIGHT
 
 HEIGHT = 280
@@ -29,7 +29,7 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
     rows = [
         point
         | {
-            "colour": colours[point["regime"]].colour,
+            "colour": colours[point["regime"]].role,
             "d": three(point["drift"]),
             "g": signed(point["gain"]),
             "low": _less(point, -1),
@@ -46,7 +46,7 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
         scale=alt.Scale(domain=[left, right], nice=False, zero=False),
     )
     y = alt.Y("gain:Q", axis=amounts(ticks=5, grid=True, signed=True), scale=alt.Scale(domain=[low, high], nice=False, zero=False))
-    colour = alt.Color("colour:N", scale=None)
+    colour = shades()
     told = [
         alt.Tooltip("condition:N"),
         alt.Tooltip("regime_said:N", title="regime"),

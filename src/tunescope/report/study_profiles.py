@@ -7,7 +7,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import three
 from tunescope.report.study_axes import amounts, domain
-from tunescope.report.study_series import Series
+from tunescope.report.study_series import Series, shades
 from tunescope.report.theme import LIGHT
 
 PANEL_PX = 104
@@ -33,7 +33,7 @@ def profile_panel(
         for end in (change - (sd or 0), change + (sd or 0))
     ] + (list(grey["high"]) if grey else [])
     y = alt.Y("change:Q", axis=amounts(ticks=3, grid=True), scale=alt.Scale(domain=list(domain(every)), nice=False, zero=False))
-    colour = alt.Color("colour:N", scale=None)
+    colour = shades()
     told = [
         alt.Tooltip("rule:N"),
         alt.Tooltip("at:N", title="depth"),
@@ -61,7 +61,7 @@ def _points(line: dict[str, Any], colours: dict[str, Series]) -> list[dict[str, 
             "low": None if sd is None else change - sd,
             "high": None if sd is None else change + sd,
             "rule": line["update"] or "its run",
-            "colour": series.colour,
+            "colour": series.role,
             "dash": list(series.dash),
             "at": f"{depth:.2f}",
             "of": str(line["curves"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from tunescope.reference import CONDITIONS
 from tunescope.report.theme import LIGHT
@@ -34,13 +35,18 @@ class Series:
     dash: tuple[int, ...] = ()
 
     @property
-    def colour(self) -> str:
-        return LIGHT[self.role]
-
-    @property
     def variable(self) -> str:
         """The CSS custom property of the colour."""
         return f"--{self.role.replace('_', '-')}"
+
+
+def shades(channel: str = "Color") -> Any:
+    """An encoding by the role that a row has as `colour`; the page swaps the colours of a scale for their dark twins, those of rows not."""
+    import altair as alt
+
+    known = list(dict.fromkeys([*ROLES, *_REGIME_ROLES.values()]))
+    scale = alt.Scale(domain=known, range=[LIGHT[role] for role in known])
+    return getattr(alt, channel)("colour:N", scale=scale, legend=None)
 
 
 def updates(names: list[str]) -> dict[str, Series]:

@@ -7,7 +7,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import signed, three
 from tunescope.report.study_axes import amounts, domain, rows_axis
-from tunescope.report.study_series import Series
+from tunescope.report.study_series import Series, shades
 from tunescope.report.theme import LIGHT
 
 SLOPE_PX = 34
@@ -30,7 +30,7 @@ def slope_panel(entry: dict[str, Any], model: str, colours: dict[str, Series], t
         means.append(about | {"slope": line["mean"], "low": _less(line, -1), "high": _less(line, 1), "many": line["n"] > 1})
     every = [seed["slope"] for line in entry["lines"] for seed in line["seeds"]]
     x = alt.X("slope:Q", axis=amounts(ticks=5), scale=alt.Scale(domain=list(domain(every)), nice=False, zero=False))
-    y, colour = rows_axis(names, limit=110, width=14), alt.Color("colour:N", scale=None)
+    y, colour = rows_axis(names, limit=110, width=14), shades()
     told = [
         alt.Tooltip("of:N", title="run"),
         alt.Tooltip("seed:N"),
@@ -56,7 +56,7 @@ def _offset(update: str, rules: list[str]) -> float:
 
 def _about(line: dict[str, Any], series: Series) -> dict[str, Any]:
     mean = signed(line["mean"]) + (f" ± {three(line['sd'])}, {line['n']} seeds" if line["sd"] is not None else "")
-    return {"of": f"{line['objective']}, {line['update']}".strip(", "), "colour": series.colour, "mean": mean}
+    return {"of": f"{line['objective']}, {line['update']}".strip(", "), "colour": series.role, "mean": mean}
 
 
 def _seed(seed: int | None) -> str:

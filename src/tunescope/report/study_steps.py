@@ -7,6 +7,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import signed
 from tunescope.report.study_axes import amounts, domain, rows_axis
+from tunescope.report.study_series import shades
 from tunescope.report.theme import LIGHT
 
 STEP_PX = 22
@@ -30,7 +31,7 @@ def step_dumbbells(entry: dict[str, Any], tables: Tables) -> Any | None:
         cell
         | {
             "row": row + 0.5,
-            "colour": LIGHT[BLOCK_ROLES[cell["block"]]],
+            "colour": BLOCK_ROLES[cell["block"]],
             "before": signed(cell["standard"]),
             "after": signed(cell["equal"]),
             "named": f"{cell['model']}, {cell['objective']}",
@@ -41,7 +42,7 @@ def step_dumbbells(entry: dict[str, Any], tables: Tables) -> Any | None:
     every = [cell[name] for cell in cells for name in ("standard", "equal")]
     scale = alt.Scale(domain=list(domain(every)), nice=False, zero=False)
     names = [row["named"] for row in rows]
-    y, colour = rows_axis(names, limit=210, width=34, lines=1), alt.Color("colour:N", scale=None)
+    y, colour = rows_axis(names, limit=210, width=34, lines=1), shades()
 
     def across(key: str) -> Any:
         return alt.X(f"{key}:Q", axis=amounts("slope over depth"), scale=scale)
@@ -62,11 +63,11 @@ def step_dumbbells(entry: dict[str, Any], tables: Tables) -> Any | None:
         tables([{"zero": 0}]).mark_rule(color=LIGHT["floor"], strokeWidth=1).encode(x=across("zero")),
         both.mark_rule(strokeWidth=2, opacity=0.45).encode(x=across("standard"), x2="equal:Q", y=y, color=colour),
         both.mark_point(size=52, filled=True, opacity=1, color=LIGHT["paper"]).encode(
-            x=across("standard"), y=y, stroke=colour, tooltip=told
+            x=across("standard"), y=y, stroke=shades("Stroke"), tooltip=told
         ),
         full.mark_point(size=64, filled=True, opacity=1).encode(x=across("equal"), y=y, color=colour, tooltip=told),
         flat.mark_point(size=84, shape="square", filled=True, opacity=1, color=LIGHT["paper"], strokeWidth=2).encode(
-            x=across("equal"), y=y, stroke=colour, tooltip=told
+            x=across("equal"), y=y, stroke=shades("Stroke"), tooltip=told
         ),
     ]
     return alt.layer(*parts).properties(height=STEP_PX * len(rows))

@@ -7,7 +7,7 @@ from typing import Any
 from tunescope.report.chart_parts import Tables
 from tunescope.report.numbers import signed, stated, three
 from tunescope.report.study_axes import amounts, domain
-from tunescope.report.study_series import Series
+from tunescope.report.study_series import Series, shades
 from tunescope.report.theme import LIGHT
 
 HEIGHT = 190
@@ -24,7 +24,7 @@ def trajectory(entry: dict[str, Any], value: str, colours: dict[str, Series], ta
             "low": _less(point, value, -1),
             "high": _less(point, value, 1),
             "name": path["condition"],
-            "colour": colours[path["condition"]].colour,
+            "colour": colours[path["condition"]].role,
             "dash": list(colours[path["condition"]].dash),
             "said": (signed if value == "gain" else three)(point[value]) + _spread(point, value),
             "when": f"{path['clock']} {stated(point['at'])}",
@@ -57,7 +57,7 @@ def trajectory(entry: dict[str, Any], value: str, colours: dict[str, Series], ta
     x = alt.X("at:Q", axis=axis, scale=scale)
     low, high = domain([row[name] for row in rows for name in ("v", "low", "high")], room=0.06)
     y = alt.Y("v:Q", axis=amounts(ticks=4, grid=True, signed=value == "gain"), scale=alt.Scale(domain=[low, high], nice=False, zero=False))
-    colour = alt.Color("colour:N", scale=None)
+    colour = shades()
     told = [alt.Tooltip("name:N", title="condition"), alt.Tooltip("when:N", title="at"), alt.Tooltip("said:N", title=value)]
     base = tables(rows)
     parts = [

@@ -35,7 +35,7 @@ def _measure(rows: pd.DataFrame, theirs: pd.DataFrame, measure: str) -> dict[str
     texts, _ = leading(part, "texts")
     part = named(part if texts is None else part[part["texts"] == texts])
     about = {"measure": measure, "texts": texts, "source": DEPTH_STUDY}
-    own, reason = tried(lambda: analyses.profiles(usual(part), measure=measure, axis="published"))
+    own, reason = tried(analyses.profiles, usual(part), measure=measure, axis="published")
     if own is None or own["slope"].isna().all():
         return about | {"own": [], "reason": reason or next(iter(own["reason"].dropna()), None)}
     published = usual(analyses.profiles(analyses.choose(theirs, measure=measure)))

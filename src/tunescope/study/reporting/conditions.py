@@ -107,10 +107,10 @@ def _matched(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator[dict
                 "outcome": task["measure"],
                 "better": task["better"],
             }
-            ends, _ = tried(lambda asked=asked: analyses.points(rows, **asked))
+            ends, _ = tried(analyses.points, rows, **asked)
             if ends is None or ends["condition"].nunique() < 2:
                 continue
-            paths, _ = tried(lambda asked=asked: analyses.points(rows, **asked, checkpoint="all"))
+            paths, _ = tried(analyses.points, rows, **asked, checkpoint="all")
             yield asked | _pairs(ends, ends if paths is None else paths, _printed_sd(_of(rows, task)))
 
 
@@ -153,7 +153,7 @@ def _anchors(geometry: pd.DataFrame) -> Iterator[dict[str, Any]]:
         part = geometry[geometry["measure"] == measure]
         if part["texts"].nunique() < 2:
             continue
-        found, reason = tried(lambda part=part, measure=measure: analyses.anchor_robustness(part, measure=measure))
+        found, reason = tried(analyses.anchor_robustness, part, measure=measure)
         if found is None:
             yield {"measure": measure, "reason": reason, "lines": []}
             continue
@@ -175,7 +175,9 @@ def _anchors(geometry: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _trajectories(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Measure and outcome over checkpoints, an entry a task; each condition a path."""
     measure = next((column for column in columns if column["subject"] == "geometry"), None)
-    for task in [column for column in columns if column["subject"] == "outcome" and measure is not None]:
+    if measure is None:
+        return
+    for task in [column for column in columns if column["subject"] == "outcome"]:
         asked = {
             "measure": measure["measure"],
             "texts": measure["texts"],
@@ -183,7 +185,7 @@ def _trajectories(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator
             "outcome": task["measure"],
             "better": task["better"],
         }
-        found, _ = tried(lambda asked=asked: analyses.trajectories(rows, **asked, by=("condition",)))
+        found, _ = tried(analyses.trajectories, rows, **asked, by=("condition",))
         if found is not None:
             paths = [
                 {

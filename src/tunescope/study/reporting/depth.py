@@ -30,7 +30,7 @@ def depth_sections(rows: pd.DataFrame, *, blocks: Mapping[str, str]) -> dict[str
         texts, others = leading(part, "texts")
         part = named(part if texts is None else part[part["texts"] == texts])
         about = {"measure": measure, "texts": texts, "other_texts": others}
-        table, reason = tried(lambda part=part, measure=measure: analyses.profiles(part, measure=measure))
+        table, reason = tried(analyses.profiles, part, measure=measure)
         if table is None:
             found["slopes"].append(about | {"lines": [], "reason": reason})
             continue
@@ -49,7 +49,7 @@ def depth_sections(rows: pd.DataFrame, *, blocks: Mapping[str, str]) -> dict[str
 
 
 def _profiles(part: pd.DataFrame, measure: str) -> dict[str, Any]:
-    table, reason = tried(lambda: analyses.profile_table(part, measure=measure, by=CELL))
+    table, reason = tried(analyses.profile_table, part, measure=measure, by=CELL)
     lines = []
     if table is not None:
         for key, group in table.groupby(CELL, sort=True):
@@ -145,7 +145,7 @@ def _step_groups(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     told = pd.DataFrame(cells).assign(saturation=["saturated" if cell["saturated"] else "not saturated" for cell in cells])
     groups = []
     for column in ("block", "saturation", "family"):
-        table, _ = tried(lambda column=column: analyses.sign_counts(told[told[column].notna()], by=[column]))
+        table, _ = tried(analyses.sign_counts, told[told[column].notna()], by=[column])
         if table is not None:
             groups += [{"by": column, "group": line[column], **{k: v for k, v in line.items() if k != column}} for line in plain(table)]
     return groups
@@ -157,7 +157,7 @@ def _ratio(table: pd.DataFrame) -> dict[str, Any]:
     equal, other = next(name for name in sorted(names) if is_equal_step(name)), compared_with(names)
     if other is None:
         return {"ratio": None, "ratio_reason": "no standard or uniform rule to set it against"}
-    found, reason = tried(lambda: analyses.ratios(table, of=equal, to=other))
+    found, reason = tried(analyses.ratios, table, of=equal, to=other)
     ratio = None if found is None else {name: getattr(found, name) for name in ("geometric_mean", "low", "high", "n")} | {"to": other}
     return {"ratio": ratio, "ratio_reason": reason}
 
@@ -166,7 +166,7 @@ def _widths(part: pd.DataFrame, measure: str) -> dict[str, Any]:
     """Each model's mean shares over its usual runs."""
     lines, reasons = [], []
     for model, group in usual(part).groupby("model", sort=True):
-        table, reason = tried(lambda group=group: analyses.widths(group, measure=measure))
+        table, reason = tried(analyses.widths, group, measure=measure)
         if table is None:
             reasons.append(f"{model}: {reason}")
             continue
@@ -188,13 +188,13 @@ def _signs(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         ):
             if len(lines):
                 mean = lines.groupby(CELL, as_index=False)["slope"].mean()  # seeds of one cell are no independent trials
-                counts, reason = tried(lambda mean=mean: analyses.signs(mean))
+                counts, reason = tried(analyses.signs, mean)
                 groups.append({"measure": measure, "group": group, "runs": len(lines), "reason": reason, **(plain(counts) or {})})
     measures = list(tables)
     agreement, reason = (None, None)
     if len(measures) > 1:
         two = (measures[0], measures[1])
-        agreement, reason = tried(lambda: analyses.sign_agreement(every, measures=two))
+        agreement, reason = tried(analyses.sign_agreement, every, measures=two)
     return plain({"groups": groups, "agreement": agreement, "agreement_measures": measures[:2], "reason": reason})
 
 
@@ -204,6 +204,6 @@ def _shares(table: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
     factors = [name for name in CELL if lines[name].nunique() > 1]
     values = ("slope", "final_share") if measure == "cka" else ("slope",)
     for value in values if len(lines) > 3 and factors else ():
-        rows, reason = tried(lambda value=value: analyses.variance_shares(lines, value, factors=factors))
+        rows, reason = tried(analyses.variance_shares, lines, value, factors=factors)
         found.append(plain({"value": value, "rows": rows if rows is not None else [], "reason": reason}))
     return found

@@ -30,7 +30,7 @@ def layer_sections(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for task in sorted(probes["task"].dropna().unique()):
         metric = ordered(probes.loc[probes["task"] == task, "measure"].unique(), ("accuracy",))[0]
         asked = {"measure": measure, "task": task, "outcome": metric, "texts": texts}
-        found, reason = tried(lambda asked=asked: analyses.layer_tables(rows, **asked))
+        found, reason = tried(analyses.layer_tables, rows, **asked)
         if found is None:
             sections.append(asked | {"groups": [], "reason": reason})
         else:

@@ -31,9 +31,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def tried(make: Callable[[], Any]) -> tuple[Any, str | None]:
-    """What is made, or None with the line that says why not."""
+def tried(make: Callable[..., Any], *given: Any, **named: Any) -> tuple[Any, str | None]:
+    """What is made of what is given, or None with the line that says why not."""
     try:
-        return make(), None
+        return make(*given, **named), None
     except CANNOT as error:
         return None, " ".join(str(error).split())
