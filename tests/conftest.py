@@ -31,3 +31,11 @@ def related():
         return torch.from_numpy(x), torch.from_numpy(y)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A Chromium for the tests of one file."""
+    from chromium import started
+
+    yield from started(tmp_path_factory.mktemp("profile"))

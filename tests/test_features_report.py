@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from chromium import settle, visit
 from example_features import COMPARED, WAYS, bare, example_features, example_reading, short
 from example_payload import HOSTILE_TEXT
 from test_report import Tags
@@ -21,8 +20,6 @@ from tunescope import report
 from tunescope.report import features_reading, features_words
 from tunescope.report.numbers import interval, percent, three, two_digits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 PLACES = [(3, "rank 4"), (5, "rank 4"), (3, "rank 16"), (5, "rank 16")]
 
 
@@ -223,27 +220,6 @@ def test_the_terminal_fits_and_says_verdicts_floors_and_flags(hostile):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("no chromium and chromedriver here")
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    from test_report_browser import FLAGS
-
-    options = Options()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Overviews and pages of features as they lie beside one another."""
     out = tmp_path_factory.mktemp("features")
@@ -277,8 +253,6 @@ def choose(browser, name: str, value: str) -> None:
 
 
 def test_search_filters(browser, folder):
-    from test_report_browser import visit
-
     visit(browser, folder / report.page_name(PLACES[0]))
     assert len(numbers_of(browser)) == 60
     ask(browser, "odd17")
@@ -300,8 +274,6 @@ def test_search_filters(browser, folder):
 
 @pytest.mark.parametrize("key", ["explained", "density", "max", "cosine", "unlike", "number"])
 def test_sort_sorts(browser, folder, key):
-    from test_report_browser import visit
-
     visit(browser, folder / report.page_name(PLACES[0]))
     choose(browser, "sort", key)
     features = example_reading(features=60)["features"]
@@ -318,8 +290,6 @@ def test_sort_sorts(browser, folder, key):
 
 
 def test_choosing_a_feature_shows_where_it_fires(browser, folder):
-    from test_report_browser import visit
-
     visit(browser, folder / report.page_name(PLACES[0]))
     features = {str(feature["latent"]): feature for feature in example_reading(features=60)["features"]}
     browser.find_elements("css selector", "#list button")[4].click()
@@ -341,8 +311,6 @@ def test_choosing_a_feature_shows_where_it_fires(browser, folder):
 
 
 def test_a_feature_can_be_linked_to_and_the_pages_to_one_another(browser, folder):
-    from test_report_browser import settle, visit
-
     visit(browser, folder / "report.html")
     browser.find_element("css selector", ".places a").click()
     assert browser.current_url.endswith(report.page_name(PLACES[0]))
@@ -356,7 +324,7 @@ def test_a_feature_can_be_linked_to_and_the_pages_to_one_another(browser, folder
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("name", ["report.html", report.page_name(PLACES[0])])
 def test_pages_read_in_both_lights(browser, folder, name, dark):
-    from test_report_browser import colours, contrast, luminance, visit
+    from test_report_browser import colours, contrast, luminance
 
     visit(browser, folder / name, dark=dark)
     [paper] = colours(browser, "body", "backgroundColor")
@@ -376,8 +344,6 @@ def test_pages_read_in_both_lights(browser, folder, name, dark):
     "name", ["report.html", "hostile.html", "many.html", "bare.html", "hostile-features.html", report.page_name(PLACES[0])]
 )
 def test_nothing_overflows_and_nothing_fails(browser, folder, name, width):
-    from test_report_browser import visit
-
     visit(browser, folder / name, width=width)
     wide, inner = browser.execute_script("return [document.scrollingElement.scrollWidth, innerWidth]")
     assert wide <= inner == width

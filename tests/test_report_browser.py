@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from chromium import settle, visit
 from example_outcomes import hostile_outcomes, many_tasks, with_outcomes
 from example_payload import HOSTILE_TEXT, example, hostile
 from example_run import example_run, hostile_run
 from tunescope import report
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
 CHARTS = (
     "depth_curve_cka",
     "cross_layer",
@@ -34,23 +25,6 @@ CHARTS = (
     "weight_change",
     "representation_change",
 )
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -71,25 +45,6 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         written[name] = folder / f"{name.replace(' ', '-')}.html"
         written[name].write_text(report.run_report(payload), encoding="utf-8")
     return written
-
-
-def visit(browser, page: Path, *, width: int = 1440, dark: bool = False) -> None:
-    """Open the page at a width and in a light, and wait until every chart is drawn."""
-    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    light = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": light})
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(page.as_uri())
-    settle(browser)
-
-
-def settle(browser) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    drawn = "return [...document.querySelectorAll('[data-chart]:not([hidden])')].every(box => box.dataset.drawn === box.dataset.chart)"
-    WebDriverWait(browser, 60).until(lambda b: b.execute_script(drawn))
 
 
 def marks(browser, chart: str, kind: str = "path, line, text, rect") -> int:

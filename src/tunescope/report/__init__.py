@@ -15,4 +15,15 @@ from tunescope.report.run_page import run_report
 from tunescope.report.study_page import study_charts, study_report
 from tunescope.report.terminal import terminal
 
-__all__ = ["feature_page", "features_report", "features_terminal", "figures", "page_name", "render", "run_report", "study_charts", "study_report", "terminal"]
+__all__ = [
+    "feature_page",
+    "features_report",
+    "features_terminal",
+    "figures",
+    "page_name",
+    "render",
+    "run_report",
+    "study_charts",
+    "study_report",
+    "terminal",
+]

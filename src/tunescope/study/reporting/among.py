@@ -14,6 +14,7 @@ from tunescope.study.reporting.plain import plain, tried
 if TYPE_CHECKING:
     import pandas as pd
 
+SHORTEST = 6  # letters of a name that can be taken for a longer one
 CELL = ["model", "objective", "update"]
 
 
@@ -92,7 +93,7 @@ def _band(theirs: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
 def like(model: str, published: list[str]) -> str | None:
     """The published model of the same name, whatever the signs between its letters: "EleutherAI/pythia-160m" is "Pythia-160m"."""
     own = _bare(model.rpartition("/")[2])
-    return next((name for name in published if own and (own.startswith(_bare(name)) or _bare(name).startswith(own))), None)
+    return next((name for name in published if len(own) >= SHORTEST and (own.startswith(_bare(name)) or _bare(name).startswith(own))), None)
 
 
 def _bare(name: str) -> str:
