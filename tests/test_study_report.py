@@ -43,7 +43,8 @@ def mine() -> dict:
 @pytest.fixture(scope="module")
 def pages(published, mine, tmp_path_factory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("studies")
-    payloads = {"published": published, "mine": mine, "hostile": made(example_study(hostile=True)), "empty": study_payload(published_rows()[:0])}
+    payloads = {"published": published, "mine": mine, "hostile": made(example_study(hostile=True)),
+                "empty": study_payload(published_rows()[:0])}  # fmt: skip
     for name, payload in payloads.items():
         (out / f"{name}.html").write_text(report.study_report(payload), encoding="utf-8")
     return {name: out / f"{name}.html" for name in payloads}
@@ -331,6 +332,7 @@ def folder(tmp_path):
     from tunescope.study.ledger_lines import lines
     from tunescope.study.plan import read_plan
     from tunescope.study.registered import register
+
     from tunescope.study.row import Row
 
     plan = read_plan("tiny-layers")
@@ -339,7 +341,8 @@ def folder(tmp_path):
     jobs = jobs_of(specs)
     study.open(plan.name, jobs.values())
     first = next(iter(jobs.values()))
-    row = Row(study=plan.name, run=first.run, kind=first.spec.kind, model=first.spec.model.name, condition=first.spec.condition, seed=first.spec.seed,
+    spec = first.spec
+    row = Row(study=plan.name, run=first.run, kind=spec.kind, model=spec.model.name, condition=spec.condition, seed=spec.seed,
               subject="geometry", measure="cka", value=0.9, change=0.1, where="output", texts="docs")  # fmt: skip
     content = lines([row])
     study.rows_of(first.run).write(content)
@@ -402,9 +405,10 @@ def test_pages_read_in_both_lights(browser, pages, name, dark):
     for selector in ("h1", "h2", "h4", ".headline", ".note", "td.n", "th", ".lead", ".key", ".found li"):
         for ink in colours(browser, selector, "color"):
             assert contrast(ink, paper) >= 4.5, (selector, ink)
-    strokes = browser.execute_script("return [...document.querySelectorAll('[data-chart^=profile] .mark-line path')].map(e => getComputedStyle(e).stroke)")
-    assert len(set(strokes)) > 3
-    for stroke in set(strokes):
+    lines = "document.querySelectorAll('[data-chart^=profile] .mark-line path')"
+    strokes = set(browser.execute_script(f"return [...{lines}].map(e => getComputedStyle(e).stroke)"))
+    assert len(strokes) > 3
+    for stroke in strokes:
         assert contrast(stroke, paper) >= 3, stroke
     assert browser.find_elements("css selector", ".chart-failed") == []
     assert [entry["message"] for entry in browser.get_log("browser")] == []
