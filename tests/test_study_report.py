@@ -113,14 +113,16 @@ def test_change_against_damage_anchors_and_layers(published):
     assert (round(pair["rho"], 3), round(pair["p"], 4)) == (0.964, 0.0028)
     [entry] = published["layers"]
     found = entry["groups"][0]["association"]
-    assert (round(found["spearman"]["value"], 2), round(found["spearman"]["p"], 3), round(found["partial"]["value"], 2)) == (-0.93, 0.007, 0.52)
+    assert (round(found["spearman"]["value"], 2), round(found["spearman"]["p"], 3)) == (-0.93, 0.007)
+    assert round(found["partial"]["value"], 2) == 0.52
     assert found["rank_partial"]["value"] is None
     assert found["rank_partial"]["reason"]
 
 
 def test_slopes_are_the_analyses(published):
     table = analyses.profiles(analyses.choose(published_rows(), study=DEPTH, measure="cka"))
-    lines = {(line["model"], line["objective"], line["update"]): line for line in only(published["slopes"], study=DEPTH, measure="cka")["lines"]}
+    entry = only(published["slopes"], study=DEPTH, measure="cka")
+    lines = {(line["model"], line["objective"], line["update"]): line for line in entry["lines"]}
     assert len(lines) == len(table) == 210
     for row in table.itertuples():
         assert lines[row.model, row.objective, row.update]["mean"] == row.slope
@@ -163,7 +165,7 @@ def test_seeds_floors_and_saturation(mine):
     assert line["n"] == len(line["seeds"]) == 3
     assert line["mean"] == pytest.approx(sum(seed["slope"] for seed in line["seeds"]) / 3)
     assert entry["saturation"] == "floor"
-    assert {line["update"] for line in entry["lines"] if line["saturated"]} == {"equal-step"}, "its curves lie at 1.15 of 1.2 ± .02"
+    assert {line["update"] for line in entry["lines"] if line["saturated"]} == {"equal-step"}, "its curves lie at 1.15 of 1.2 ± .06"
     cells = only(mine["steps"], measure="procrustes")["cells"]
     assert {(cell["model"], cell["block"]) for cell in cells} == {("neox-sequential", "sequential"), ("pythia-160m", "parallel")}
 
@@ -198,8 +200,8 @@ def test_own_runs_stand_among_the_published(mine):
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("EleutherAI/pythia-160m", "Pythia-160m"), ("bert-base-uncased", "BERT-base"), ("gpt2-medium", "GPT-2 medium"), ("b", None), ("x/", None),
-     ("neox", None)],
+    [("EleutherAI/pythia-160m", "Pythia-160m"), ("bert-base-uncased", "BERT-base"), ("gpt2-medium", "GPT-2 medium"), ("b", None),
+     ("x/", None), ("neox", None)],
 )  # fmt: skip
 def test_models_are_found_by_name(name, wanted):
     assert like(name, ["BERT-base", "BERT-large", "GPT-2 medium", "Pythia-160m"]) == wanted
@@ -230,11 +232,12 @@ def test_numbers_that_are_there_twice_are_said_and_the_rest_goes_on():
 
 def test_deviations_come_first_then_verdicts(mine):
     page = report.study_report(mine)
-    order = [page.index(part) for part in ('data-flag="deviations"', 'data-section="verdicts"', 'data-section="runs"', 'data-section="slopes"')]
+    parts = ('data-flag="deviations"', 'data-section="verdicts"', 'data-section="runs"', 'data-section="slopes"')
+    order = [page.index(part) for part in parts]
     assert order == sorted(order)
     said = text_of(page)
-    for part in (DEVIATIONS[0], "falsified", "invalid window", "not evaluable", "2 runs, .200 to .400", "in its window .200", "A and B overlap",
-                 "OutOfMemory: tried 3 GB", "49 of 51 runs are done, 1 failed and 1 is still to come."):  # fmt: skip
+    for part in (DEVIATIONS[0], "falsified", "invalid window", "not evaluable", "2 runs, .200 to .400", "in its window .200",
+                 "A and B overlap", "OutOfMemory: tried 3 GB", "49 of 51 runs are done, 1 failed and 1 is still to come."):  # fmt: skip
         assert part in said
     assert "first" not in Tags(page).text
     assert "exploratory" not in said

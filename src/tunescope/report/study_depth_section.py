@@ -96,6 +96,7 @@ def _slopes(payload: Payload, sheet: Sheet, colours: dict[str, Series]) -> Itera
                 else [fold(f"The same as {change(entry['measure'])}", grid)]
             )
             blocks += [*made, _slope_table(entry)]
+        blocks += [note(sentence(f"No slopes of {change(entry['measure'])}: {entry['reason']}")) for entry in entries if entry["reason"]]
         yield section("slopes", f"Slopes over depth{which}", lead, key(used, mark="dot") if len(used) > 1 else None, *blocks)
 
 

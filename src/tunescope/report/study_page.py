@@ -113,7 +113,7 @@ def _runs(runs: dict[str, Any]) -> dict[str, Any]:
         for run in runs["unfinished"]
     ]
     return {
-        "table": body if len(kinds) <= 8 else fold(f"By kind and model: {count(len(kinds))} lines", body) if kinds else None,
+        "table": None if not kinds else body if len(kinds) <= 8 else fold(f"By kind and model: {count(len(kinds))} lines", body),
         "failed": runs["failed"][:MOST],
         "more_failed": count(len(runs["failed"]) - MOST) if len(runs["failed"]) > MOST else "",
         "waiting": waiting[:MOST],
