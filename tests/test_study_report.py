@@ -335,7 +335,6 @@ def folder(tmp_path):
     from tunescope.study.ledger_lines import lines
     from tunescope.study.plan import read_plan
     from tunescope.study.registered import register
-
     from tunescope.study.row import Row
 
     plan = read_plan("tiny-layers")
