@@ -109,7 +109,7 @@ def _features(selection: Selection, specs: tuple[RunSpec, ...], where: str) -> N
     if selection.measure not in known.FEATURES:
         raise UnknownName(f"measure of {where}", selection.measure, known.FEATURES)
     if selection.task is None or (selection.layer is None and selection.measure != "behaviour_recovered"):
-        raise InputError(f"{where} is about features, of which a run has many: name its layer and its task (\"tuned\", \"tuned, seed 0\", …)")
+        raise InputError(f"{where} is about features, of which a run has many: name layer and task (\"tuned\", \"tuned, seed 0\", …)")
     layers = {layer for spec in specs if spec.kind == "features" for layer in _list(spec.measurement.options["layers"])}
     if selection.layer is not None and selection.layer not in layers:
         raise InputError(f"{where} is about layer {selection.layer}, and features are recorded at {', '.join(map(str, sorted(layers)))}")
