@@ -22,7 +22,8 @@ def width_rows(entry: dict[str, Any], tables: Tables) -> Any | None:
     import altair as alt
 
     lines = ordered_widths(entry)
-    bars = [bar for row, line in enumerate(lines) for bar in _bars(line, row)]
+    most = max((share + (sd or 0) for line in lines for share, sd in zip(line["shares"], line["sd"], strict=True)), default=1)
+    bars = [bar for row, line in enumerate(lines) for bar in _bars(line, row, FULL / (most or 1))]
     if not bars:
         return None
     same = len({tuple(line["depths"]) for line in lines}) == 1
@@ -59,11 +60,12 @@ def width_rows(entry: dict[str, Any], tables: Tables) -> Any | None:
     return alt.layer(*parts).properties(height=WIDTH_PX * len(lines))
 
 
-def _bars(line: dict[str, Any], row: int) -> list[dict[str, Any]]:
+def _bars(line: dict[str, Any], row: int, full: float) -> list[dict[str, Any]]:
+    """full: the height of the whole, in rows."""
     many = len(line["shares"])
     out = []
     for place, (depth, share, sd) in enumerate(zip(line["depths"], line["shares"], line["sd"], strict=True)):
-        top, reach = row + 1 - FULL * max(share, 0), FULL * (sd or 0)
+        top, reach = row + 1 - full * max(share, 0), full * (sd or 0)
         out.append(
             {
                 "a": (place + 0.12) / many,

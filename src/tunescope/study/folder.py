@@ -1,7 +1,7 @@
 """The folder of a study: what lies where, which runs are finished, and what is known of the others.
 
     plan.toml, registration.json     what was planned, and sealed before the first run
-    study.json                       the runs by hash, name and what they need
+    study.json                       the runs by hash and name, what they need and their whole specs
     ledger/<run>.jsonl               the rows of a finished run; it is finished when this is there
     states/<run>.json                how far a run is, its errors, its time
     runs/<run>/                      the run's own folder: its models and what it goes on from
@@ -60,7 +60,7 @@ class StudyFolder:
             (self.place / name).make_folder()
         listed = [
             {"run": job.run, "condition": job.spec.condition, "model": job.spec.model.name, "seed": job.spec.seed, "kind": job.spec.kind,
-             "needs": list(job.spec.needs)}
+             "needs": list(job.spec.needs), "spec": job.spec.describe()}
             for job in jobs
         ]  # fmt: skip
         self._write_json(STUDY, {"schema": SCHEMA, "study": study, "runs": listed})

@@ -100,7 +100,7 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
         plan=_about(sealed, now),
         verdicts=[] if judged is None else [each.describe() for each in judged.verdicts],
         deviations=None if judged is None else judged.deviations,
-        blocks=block_types(_models(sealed, now)),
+        blocks=block_types(_models(sealed, now, record)),
         sealed=None if sealed is None else {"sealed": sealed.sealed, "hash": sealed.hash, "warnings": list(sealed.warnings)},
     ) | {"source": str(given)}
 
@@ -150,7 +150,8 @@ def _about(sealed: Registration | None, now: Plan | None) -> dict[str, Any] | No
     return {"name": told.get("name"), "about": told.get("about"), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _models(sealed: Registration | None, now: Plan | None) -> Iterable[Mapping[str, Any]]:
-    if sealed is not None:
-        return [run["spec"]["model"] for run in sealed.runs.values()]
-    return [] if now is None else [asdict(model) for model in now.models.values()]
+def _models(sealed: Registration | None, now: Plan | None, record: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
+    """As their runs describe them: of those that ran, else of those that were sealed, else of the plan at hand."""
+    runs = record["runs"] if record is not None else [] if sealed is None else sealed.runs.values()
+    told = [run["spec"]["model"] for run in runs if "spec" in run]
+    return told or ([] if now is None else [asdict(model) for model in now.models.values()])
