@@ -28,7 +28,7 @@ def condition_bars(entry: dict[str, Any], column: int, colours: dict[str | None,
         domain=[low - (room if low < 0 else 0), high + (room if high > 0 and max(r["v"] for r in rows) > 0 else 0)], nice=False, zero=False
     )
     x = alt.X("v:Q", axis=amounts(ticks=4, signed=outcome), scale=scale)
-    y, colour = rows_axis([line["condition"] for line in entry["lines"]], limit=128, width=18), shades()
+    y, colour = rows_axis([line["condition"] for line in entry["lines"]], limit=150, width=24), shades()
     told = [
         alt.Tooltip("name:N", title="condition"),
         alt.Tooltip("regime:N"),

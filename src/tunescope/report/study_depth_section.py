@@ -142,9 +142,10 @@ def _steps(payload: Payload, sheet: Sheet) -> Iterator[Block]:
         first = entries[0]
         said = [_ratio(first)] if first.get("ratio") or first.get("ratio_reason") else []
         lead = "Equal-step lets every block’s weights move equally far, so what is left of a slope is not the learning rates’. "
+        before = " or ".join(dict.fromkeys(cell["from"] for cell in first["cells"] if cell["from"])) or "none other"
         lead += (
-            "Hollow: training as usual, by the rule named under In figures; filled: equal-step; square: equal-step has brought the curve "
-            "to its floor, where a slope says little."
+            f"Hollow: {before}; filled: {first['cells'][0]['to']}; square: it has brought the curve to its floor, where a slope says "
+            "little."
         )
         kinds = [kind for kind in BLOCK_ROLES if any(cell["block"] == kind for cell in first["cells"])]
         marks = [Series(kind, f"{kind} blocks" if kind != "unknown" else "block type not told", BLOCK_ROLES[kind]) for kind in kinds]

@@ -23,7 +23,7 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
     xs = [point["drift"] for point in points]
     low, high = domain([end for point in points for end in (point["gain"], _less(point, -1), _less(point, 1))], room=0.08)
     left, right = domain(xs, room=0.04)
-    half = (min(xs) + max(xs)) / 2
+    half = (left + right) / 2
     wanted = [(high - point["gain"]) / (high - low) * HEIGHT for point in points]
     placed = _apart(points, wanted, half)
     rows = [

@@ -7,7 +7,12 @@ from typing import Any
 from tunescope.report import features_words
 from tunescope.report.numbers import p_value, signed
 
-CHANGES = {"procrustes": "Procrustes distance", "cka": "1 − CKA", "nps": "1 − NPS", "debiased_cka": "1 − debiased CKA"}
+CHANGES = {
+    "procrustes": "Procrustes distance",
+    "cka": "1\u00a0−\u00a0CKA",
+    "nps": "1\u00a0−\u00a0NPS",
+    "debiased_cka": "1\u00a0−\u00a0debiased CKA",
+}
 SHORT = {"procrustes": "Procrustes", "cka": "CKA", "nps": "NPS", "debiased_cka": "debiased CKA"}
 OUTCOMES = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 _FEATURES = {

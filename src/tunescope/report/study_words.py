@@ -11,6 +11,7 @@ from tunescope.report.study_names import change, main_tasks, metric, of_n, p
 
 Payload = dict[str, Any]
 ALIKE = 1.5
+SPREADS = 3
 STATES = {"supported": "rewritten", "falsified": "alarm", "invalid window": "refined", "not evaluable": "nothing"}
 
 
@@ -58,6 +59,7 @@ def findings(payload: Payload) -> Iterator[str]:
     yield from _depth(payload)
     yield from _outcomes(payload)
     yield from _distances(payload)
+    yield from _features(payload)
     yield from _largest(payload)
 
 
@@ -134,6 +136,26 @@ def _bare(entry: dict[str, Any]) -> str:
     return (
         "" if found.get("reason") else f", without the reference objective within {of_n(found['positive'], found['n'])} ({p(found['p'])})"
     )
+
+
+def _features(payload: Payload) -> Iterator[str]:
+    for entry in payload["features"]:
+        lines = [line for line in entry["lines"] if line["layer"] is not None]
+        if entry["measure"] == "one_to_one_cosine" and (known := [line for line in lines if line["floor"] is not None]):
+            above = sum(line["value"] > line["floor"] + SPREADS * (line["floor_sd"] or 0) for line in known)
+            yield (
+                f"The one-to-one cosine of features with the base’s lies above its floor by more than {SPREADS} sd of chance at "
+                f"{of_n(above, len(known))} places."
+            )
+        if entry["measure"] == "relative_delta_norm":
+            own = sorted(
+                (line["value"], line["name"], line["layer"]) for line in lines if not line["name"].startswith(("control", "noise"))
+            )
+            if len(own) > 1:
+                yield (
+                    f"|Δ| / |x| goes from {three(own[0][0])} ({own[0][1]}, layer {own[0][2]}) to {three(own[-1][0])} ({own[-1][1]}, "
+                    f"layer {own[-1][2]})."
+                )
 
 
 def _largest(payload: Payload) -> Iterator[str]:
