@@ -59,6 +59,7 @@ def _view(payload: Payload, sections: list[Block], drawn: dict[str, dict]) -> di
         "sealed": _sealed(sealed),
         "warnings": (sealed or {}).get("warnings") or [],
         "runs": _runs(payload["runs"]),
+        "begun": bool(payload["runs"]["counts"].get("done")),
         "told": set(payload["runs"]["counts"]) > {"done"},
         "sections": sections,
         "drawn": set(drawn),

@@ -80,11 +80,11 @@ def _between(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _named(line: Any) -> dict[str, str]:
-    """The tuned model's name (of the one a run tunes itself, its objective and rule) and what the task says besides: a seed, a pair, a splice."""
+    """The tuned model's name and what the task says besides (a seed, a pair); one that the run tuned goes by its objective and rule."""
     task = str(line.task) if isinstance(line.task, str) else ""
     name, _, detail = task.partition(", ")
     own = " ".join(part for part in (line.objective, line.update) if isinstance(part, str)) or str(line.condition)
-    return {"name": own if name in ("", OWN) else re.sub(rf"\b{OWN}$", own, name), "detail": detail}
+    return {"name": own if name in ("", OWN) else re.sub(rf"\b{OWN}$", lambda _: own, name), "detail": detail}
 
 
 def _control(name: str) -> bool:
