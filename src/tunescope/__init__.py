@@ -68,6 +68,7 @@ _HOME = {
     "rbf_cka": "geometry.front",
     "read_collection": "texts",
     "read_dictionary": "dictionaries.formats",
+    "read_ledger": "study.ledger",
     "read_pairs": "texts",
     "read_texts": "texts",
     "read_trajectory": "training",
