@@ -19,8 +19,10 @@ from tunescope.study import known
 from tunescope.study.controlled import controlled, difference
 from tunescope.study.estimate import OVERHEAD, estimate, run_cost
 from tunescope.study.expand import expand
+from tunescope.study.hypotheses import hypothesis_of
 from tunescope.study.local_content import LocalContent
 from tunescope.study.plan import BUNDLED, bundled_text, parse_plan, read_plan
+from tunescope.study.recorded import check_hypotheses
 
 PLAN = """
 name = "small"
@@ -248,6 +250,22 @@ def test_a_hypothesis_on_what_is_not_recorded_is_refused(old, new, words):
     with pytest.raises(InputError) as caught:
         expand(plan_of(PLAN + changed(old, new, HYPOTHESIS)))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [
+        ({"measure": "delta_nrm", "task": "tuned", "layer": 4}, "did you mean delta_norm"),
+        ({"measure": "delta_norm", "layer": 4}, "name layer and task"),
+        ({"measure": "delta_norm", "task": "tuned"}, "name layer and task"),
+        ({"measure": "delta_norm", "task": "tuned", "layer": 3}, "features are recorded at 2, 4"),
+    ],
+)
+def test_a_number_of_features_has_a_task_and_a_layer_that_is_read(on, words):
+    _, specs = lenient("tiny-lora-features")
+    asked = {"name": "it", "says": "So.", "on": {"subject": "features", **on}, "supported": {"above": 0.0}, "predicted": "supported"}
+    with pytest.raises(InputError, match=words):
+        check_hypotheses([hypothesis_of(asked)], specs)
 
 
 def test_two_conditions_are_controlled_only_when_one_declared_field_differs():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunescope.geometry.profile import locality
 from tunescope.study.hypotheses import END, Hypothesis, Region, Selection
 
 if TYPE_CHECKING:
@@ -188,12 +189,14 @@ def _number(selection: Selection, model: str, seed: int, rows: pd.DataFrame) -> 
 
 
 def _slope(selection: Selection, rows: pd.DataFrame) -> float:
-    """Least squares of change on relative depth, blocks only: as the published slopes."""
+    """Least squares of change on relative depth, blocks only: as `geometry.profile` reads every curve."""
     curve = rows[rows["depth"] > 0].dropna(subset=["change"])
     if curve["depth"].duplicated().any():
         raise _Unfit(f"{selection}: several rows at one depth a run; the plan must name the texts")
     if len(curve) < 2:
         raise _Unfit(f"{selection}: {len(curve)} depths with a change, and a slope needs two")
-    x, y = curve["depth"].to_numpy(float), curve["change"].to_numpy(float)
-    dx = x - x.mean()
-    return float(dx @ (y - y.mean()) / (dx @ dx))
+    curve = curve.sort_values("depth")
+    slope = locality(curve["depth"].tolist(), curve["change"].tolist()).slope
+    if slope is None:
+        raise _Unfit(f"{selection}: no slope can be read off its {len(curve)} depths")
+    return slope
