@@ -32,14 +32,14 @@ class DriftTables:
     def __init__(self, rows: pd.DataFrame):
         self.conditions = analyses.choose(rows, study=DRIFT)
         self.anchors = analyses.choose(rows, study=ANCHORS)
-        self._damage = analyses.choose(rows, study=DRIFT, subject="outcome", task="msmarco")
 
     @cached_property
     def both(self) -> pd.DataFrame:
         """Geometry on every anchor set, and MS MARCO."""
         import pandas as pd
 
-        return pd.concat([self.anchors, self._damage], ignore_index=True)
+        damage = analyses.choose(self.conditions, subject="outcome", task="msmarco")
+        return pd.concat([self.anchors, damage], ignore_index=True)
 
     def ratio_tests(self, measure: str) -> dict[str, analyses.RatioTest]:
         """The ratio test of the four matched conditions on anchors A, B, C."""
