@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from importlib import resources
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 import tunescope as ts
-from tunescope.cli import app
+from tunescope.cli import app, main
 from tunescope.errors import FormatError
 
 # What a correct implementation prints: claim's beginning, recomputed, agrees.
@@ -62,6 +67,12 @@ def change(folder, name, column, value, **where):
         writer.writerows(lines)
 
 
+@pytest.fixture(scope="module")
+def before():
+    """What the bundled tables give."""
+    return recomputed(ts.replay())
+
+
 def recomputed(replayed) -> dict[str, str]:
     return {claim.claim: claim.recomputed for claim in replayed.rows}
 
@@ -73,6 +84,43 @@ def test_every_figure_of_the_published_tables_is_reproduced_to_the_printed_digit
     assert found.counts == {"yes": 5, "no": 8, "not reported": 4, "not computable": 0}
 
 
+def test_the_figures_are_those_of_pandas_and_scipy_read_straight_from_the_files():
+    """No row, no analysis of ours: the CSV files, one pivot, scipy. Tolerance: rounding of sums in another order."""
+    root = resources.files("tunescope.reference")
+    depth, far, apart, layers = (
+        pd.read_csv(str(root / f"{name}.csv")) for name in ("depth_profiles", "drift_conditions", "objective_distance", "distilbert_imdb")
+    )
+    curves = depth.pivot(index=["metric", "model", "objective", "condition"], columns="depth", values="value")
+    slopes = curves.apply(lambda curve: stats.linregress(curve.index.to_numpy(), curve.to_numpy()).slope, axis=1)
+    usual = slopes[slopes.index.get_level_values("condition") != "EqStep"]
+    figures = [claim.figures for claim in ts.replay().rows]
+
+    assert figures[1] == {ours: {"positive": int((usual[theirs] > 0).sum()), "n": 190} for ours, theirs in
+                          (("procrustes", "procrustes"), ("cka", "cka_change"))}  # fmt: skip
+    assert figures[3]["runs"][0]["slope"] == pytest.approx(usual["procrustes"].min(), abs=1e-12)
+    mean = usual["procrustes"].groupby(["model", "objective"]).mean().rename("slope").reset_index().merge(apart)
+    for distance in ("procrustes", "cosine"):
+        for order, points in ((6, mean), (7, mean[mean[distance] > 0])):
+            rho = {model: stats.spearmanr(own[distance], own["slope"]).statistic for model, own in points.groupby("model")}
+            assert figures[order][distance]["rho"] == pytest.approx(rho, abs=1e-9)
+            up = sum(value > 0 for value in rho.values())
+            assert figures[order][distance]["p"] == pytest.approx(stats.binomtest(up, len(rho)).pvalue)
+    share = curves.loc["cka_change"].pipe(lambda each: each[1.0] / each.sum(axis=1)).rename("share").reset_index()
+    share = share[share["condition"] != "EqStep"]
+    for factor, column in (("model", "model"), ("objective", "objective"), ("update", "condition")):
+        groups = [own.to_numpy() for _, own in share.groupby(column)["share"]]
+        between = (stats.f_oneway(*groups).statistic) * (len(groups) - 1)
+        assert figures[9][factor] == pytest.approx(between / (between + len(share) - len(groups)))
+    moved = curves.loc["procrustes"].mean(axis=1).unstack("condition")
+    ratio = (moved["EqStep"] / moved["Std"]).dropna()
+    assert figures[10] == pytest.approx({"geometric_mean": stats.gmean(ratio), "low": ratio.min(), "high": ratio.max(), "n": 20})
+    e5 = far[(far["model"] == "e5-base-v2") & (far["condition"] != "base")]
+    assert figures[14]["rho"] == pytest.approx(stats.spearmanr(1 - e5["nps"], -e5["msmarco_delta_pp"]).statistic)
+    assert figures[16]["spearman"] == pytest.approx(stats.spearmanr(layers["cka"], layers["delta_accuracy"]).statistic)
+    left = [layers[name] - np.polyval(np.polyfit(layers["layer"], layers[name], 1), layers["layer"]) for name in ("cka", "delta_accuracy")]
+    assert figures[16]["partial_pearson"] == pytest.approx(stats.pearsonr(*left).statistic)
+
+
 def test_a_claim_that_does_not_hold_says_what_differs():
     for claim in ts.replay().rows:
         assert (claim.agrees != "no") or claim.words, claim
@@ -82,47 +130,82 @@ def test_the_same_tables_elsewhere_give_the_same(tables):
     assert recomputed(ts.replay(tables)) == recomputed(ts.replay())
 
 
-@pytest.mark.parametrize(
-    ("name", "column", "value", "where", "claims"),
-    [
-        ("depth_profiles", "value", "0.0",
-         {"model": "BERT-base", "objective": "MLM", "condition": "Std", "metric": "procrustes", "depth": "1.00"},
-         {"positive slopes", "Procrustes and CKA", "the exception", "models with", "the same without the objective", "Procrustes profiles",
-          "mean change"}),
-        ("drift_conditions", "msmarco_delta_pp", "-20.0", {"model": "e5-base-v2", "condition": "gaussian_0.16", "anchor": "msmarco"},
-         {"contrastive, gaussian, both MLM", "the same with CKA", "Spearman(1 − NPS"}),
-        ("anchor_robustness", "cka_nfcorpus", "0.01", {"condition": "contrastive_lora"}, {"the same with CKA", "CKA on anchors A and B"}),
-        ("distilbert_imdb", "delta_accuracy", "-0.5", {"layer": "6"}, {"Spearman(CKA"}),
-        ("objective_distance", "cosine", "9", {"model": "BERT-base", "objective": "MLM"},
-         {"models with", "the same without the objective"}),
-        ("width_profiles", "share", "0.5", {"model": "BERT-base", "depth": "1.00"}, {"width table"}),
-    ],
-)  # fmt: skip
-def test_a_changed_cell_changes_its_figures_and_no_others(tables, name, column, value, where, claims):
-    before = recomputed(ts.replay())
+CELL = {"model": "BERT-base", "objective": "MLM", "depth": "1.00"}
+E5 = {"model": "e5-base-v2", "condition": "contrastive_lora"}
+# table, column, new value, the line; the claims, by their order in EXPECTED, whose printed figures change: these and no others.
+CELLS = (
+    ("depth_profiles", "value", "-5", CELL | {"condition": "Std", "metric": "procrustes"}, {1, 2, 3, 8, 10}),
+    ("depth_profiles", "value", "0", CELL | {"condition": "EqStep", "metric": "procrustes"}, {2, 5, 10}),
+    ("depth_profiles", "value", "9", CELL | {"condition": "Std", "metric": "cka_change"}, {4, 9}),
+    ("width_profiles", "share", "0.5", {"model": "BERT-base", "depth": "1.00"}, {4}),
+    ("objective_distance", "cosine", "9", {"model": "BERT-base", "objective": "MLM"}, {6, 7}),
+    ("drift_conditions", "msmarco_delta_pp", "-20", {"condition": "gaussian_0.16"}, {11, 12, 14}),
+    ("drift_conditions", "nps", "0.01", E5, {14}),
+    ("drift_conditions", "nps", "0.99", {"model": "bert-base-uncased", "condition": "mlm_lora_msmarco"}, {13}),
+    ("anchor_robustness", "nps_wikipedia", "0.01", {"condition": "contrastive_lora"}, {11}),
+    ("anchor_robustness", "cka_nfcorpus", "0.01", {"condition": "contrastive_lora"}, {12, 15}),
+    ("distilbert_imdb", "delta_accuracy", "-0.5", {"layer": "6"}, {16}),
+    ("distilbert_imdb", "cka", "0.99", {"layer": "6"}, {16}),
+)
+
+
+@pytest.mark.parametrize(("name", "column", "value", "where", "claims"), CELLS)
+def test_a_changed_cell_changes_its_figures_and_no_others(tables, before, name, column, value, where, claims):
     change(tables, name, column, value, **where)
     after = recomputed(ts.replay(tables))
-    changed = {claim for claim in before if before[claim] != after[claim]}
-    assert changed, "nothing changed"
-    assert all(any(claim.startswith(begin) for begin in claims) for claim in changed), changed
+    assert {order for order, claim in enumerate(before) if before[claim] != after[claim]} == claims
+
+
+def test_a_line_that_is_not_there_is_not_counted(tables, before):
+    place = tables / "depth_profiles.csv"
+    lines = [line for line in place.read_text().splitlines() if not line.startswith("OPT-125m,SimCSE,EqStep")]
+    place.write_text("\n".join(lines))
+    found = ts.replay(tables).rows[0]
+    assert (found.recomputed, found.agrees, found.words) == ("190 + 19 = 209", "no", "209 rows, not 210")
+    assert {0} | set().union(*(claims for *_, claims in CELLS)) == set(range(len(EXPECTED))), "some cell moves every claim"
+
+
+def test_what_the_tables_do_not_give_is_said_and_the_other_claims_go_on(tables, before):
+    place = tables / "drift_conditions.csv"
+    with place.open(encoding="utf-8", newline="") as opened:
+        lines = [line | {"msmarco_delta_pp": ""} for line in csv.DictReader(opened)]
+    with place.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.DictWriter(opened, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    found = ts.replay(tables)
+    lost = [order for order, claim in enumerate(found.rows) if claim.agrees == "not computable"]
+    assert lost == [11, 12, 14]
+    assert all("no row has task 'msmarco'" in found.rows[order].words for order in lost)
+    assert all(claim.recomputed == before[claim.claim] for order, claim in enumerate(found.rows) if order not in lost)
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: (folder / "depth_profiles.csv").unlink(), "depth_profiles.csv"),
-        (lambda folder: (folder / "distilbert_imdb.csv").write_text("layer,cka\n0,1\n"), "distilbert_imdb.csv"),
-        (lambda folder: change(folder, "distilbert_imdb", "cka", "high", layer=3), "high"),
-        (lambda folder: change(folder, "drift_conditions", "nps", "nan", condition="gaussian_0.16", anchor="msmarco"), "nps"),
-        (lambda folder: (folder / "distilbert_imdb.csv").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
+        (lambda folder: (folder / "depth_profiles.csv").unlink(), "has no depth_profiles.csv; it needs anchor_robustness.csv,"),
+        (lambda folder: shutil.rmtree(folder), "there is no folder"),
+        (lambda folder: (folder / "distilbert_imdb.csv").write_text("layer,cka\n0,1\n"),
+         "has no column status, pretrained_accuracy, finetuned_accuracy, delta_accuracy; its first line says layer, cka"),
+        (lambda folder: change(folder, "distilbert_imdb", "cka", "high", layer=3), "line 5, column cka: 'high' is not a number"),
+        (lambda folder: change(folder, "distilbert_imdb", "cka", "1e300", layer=3), "column cka: '1e300' is larger than 1e+09"),
+        (lambda folder: change(folder, "drift_conditions", "nps", "nan", condition="gaussian_0.16"), "column nps: 'nan' is not a number"),
+        (lambda folder: change(folder, "drift_conditions", "nps", "", condition="gaussian_0.16"), "column nps: the cell is empty"),
+        (lambda folder: change(folder, "depth_profiles", "metric", "svcca", **CELL, condition="Std", metric="cka_change"),
+         "depth_profiles.csv has the metric 'svcca'; procrustes and cka_change are read"),
+        (lambda folder: (folder / "distilbert_imdb.csv").write_bytes(b"\xff\xfe\x00"), "is not a CSV table in UTF-8"),
     ],
 )  # fmt: skip
-def test_a_table_that_cannot_be_read_is_one_line(tables, spoil, words):
+def test_a_table_that_cannot_be_read_is_one_line(tables, spoil, words, monkeypatch, capsys):
     spoil(tables)
-    with pytest.raises(FormatError, match=words):
+    with pytest.raises(FormatError, match=re.escape(words)):
         ts.replay(tables)
-    told = CliRunner().invoke(app, ["study", "replay", "--tables", str(tables)])
-    assert isinstance(told.exception, FormatError)
+    monkeypatch.setattr(sys, "argv", ["tunescope", "study", "replay", "--tables", str(tables)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert words in told.err
 
 
 def test_the_command_prints_every_claim_and_json_has_the_figures():
@@ -135,9 +218,11 @@ def test_the_command_prints_every_claim_and_json_has_the_figures():
     assert row["figures"] == pytest.approx({"model": 0.61, "objective": 0.17, "update": 0.10}, abs=0.005)
 
 
-def test_it_fits_eighty_columns():
-    printed = CliRunner().invoke(app, ["study", "replay"], env={"COLUMNS": "80"})
-    assert max(map(len, printed.stdout.splitlines())) <= 80
+@pytest.mark.parametrize("columns", [50, 80])
+def test_it_fits_a_narrow_terminal_with_no_figure_lost(columns):
+    printed = CliRunner().invoke(app, ["study", "replay"], env={"COLUMNS": str(columns)}).stdout
+    assert max(map(len, printed.splitlines())) <= columns
+    assert all(figure in printed for figure in ("2.8", "12.3)", ".0028", "7.85", "−.032"))
 
 
 def test_no_torch_is_loaded():

@@ -16,6 +16,8 @@ from tunescope.reference.columns import COLUMNS, Columns
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGEST = 1e9  # no table holds such numbers, and the squares of much larger ones overflow
+
 
 def table(name: str, folder: str | Path | None = None) -> pd.DataFrame:
     """One table as printed: words as str, numbers as float64, an empty cell as NaN. Nothing is kept between calls.
@@ -85,6 +87,8 @@ def _number(cell: str, place: str, *, may_be_empty: bool) -> float:
         number = float(cell)
     except ValueError:
         number = math.nan
+    if abs(number) > LARGEST and math.isfinite(number):
+        raise FormatError(f"{place}: '{cell}' is larger than {LARGEST:g}, which no such table holds")
     if not math.isfinite(number):
         raise FormatError(f"{place}: '{cell}' is not a number" if cell else f"{place}: the cell is empty; it needs a number")
     return number

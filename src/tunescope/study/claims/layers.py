@@ -34,7 +34,7 @@ def together(tables: LayerTables) -> Found:
     words = "" if ranks.value is not None else "CKA falls at every layer, so that change and depth cannot be told apart"
     words = words if same else "; ".join(filter(None, ["layers that changed more did not gain more", words]))
     tested = "" if plain.p is None else f" (p {printed(plain.p, 3)})"
-    recomputed = f"{_value(plain)}{tested}; Pearson {_value(partial, sign=True)}, ranks {_value(ranks)}"
+    recomputed = f"{_value(plain)}{tested}; Pearson {_value(partial, sign=True)}, ranks {_value(ranks, sign=True)}"
     figures = {"spearman": plain.value, "p": plain.p, "partial_pearson": partial.value, "partial_spearman": ranks.value}
     return Found(recomputed, agreement(same), words, figures | {"reason": ranks.reason})
 
