@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from tunescope import reference
 from tunescope.errors import Degenerate, InputError, NotEnoughRows, UnknownName
 from tunescope.study import analyses
 from tunescope.study.published import published_rows
@@ -95,6 +96,42 @@ def test_signs_have_the_exact_binomial_p():
         analyses.signs(pd.DataFrame({"slope": [np.nan]}))
 
 
+def test_signs_are_counted_in_every_group(planted):
+    table = analyses.profiles(planted).assign(slope=lambda each: np.where(each["objective"] == "span", -each["slope"], each["slope"]))
+    found = analyses.sign_counts(table, by=("measure", "objective")).set_index(["measure", "objective"])
+    for key, own in table.groupby(["measure", "objective"]):
+        line = found.loc[key]
+        assert (line.positive, line.negative) == ((own["slope"] > 0).sum(), (own["slope"] < 0).sum())
+        assert line.p == pytest.approx(stats.binomtest(int(line.positive), int(line.n)).pvalue)
+
+
+def test_curves_that_rise_are_counted_and_those_without_two_blocks_left_out():
+    shapes = {"rises": [1, 2, 3], "level": [1, 1, 3], "dips": [2, 1, 3], "peaks": [1, 3, 2], "falls": [3, 2, 1], "one": [1]}
+    rows = [row for name, changes in shapes.items() for row in curve(changes, run=name, objective=name, model="a" if name < "f" else "b")]
+    table = analyses.profiles(frame(rows))
+    (found,) = analyses.monotone_counts(table).itertuples(index=False)
+    assert tuple(found) == (5, 2, 1, 3, 1), "n, monotone, strictly_monotone, peaks_last, left_out"
+    assert analyses.monotone_counts(table, by=("model",)).to_numpy().tolist() == [["a", 1, 0, 0, 1, 0], ["b", 4, 2, 1, 2, 1]]
+    with pytest.raises(NotEnoughRows, match="none of 1 curves has two blocks"):
+        analyses.monotone_counts(table[table["run"] == "one"])
+
+
+@pytest.mark.parametrize("blocks", [4, 7, 12, 20, 24])
+def test_on_the_published_axis_each_curve_is_read_as_the_study_read_it(blocks):
+    """From 12 blocks on round(d·L), where no half is met; below, numpy's interpolation in depth with the embeddings at 0."""
+    depths, draw = np.array([0.10, 0.25, 0.40, 0.60, 0.75, 0.90, 1.00]), np.random.default_rng(blocks)
+    curves = draw.random((3, blocks)).cumsum(1)
+    rows = [row for number, changes in enumerate(curves) for row in curve(changes, run=f"r{number}", seed=number)]
+    (grid,) = analyses.curves(frame(rows), axis="published").grids
+    by_hand = np.array([np.interp(depths, np.arange(blocks + 1) / blocks, [0.0, *changes]) for changes in curves])
+    if blocks >= 12:
+        by_hand = curves[:, [round(depth * blocks) - 1 for depth in depths]]
+    assert grid.depths == pytest.approx(depths)
+    assert grid.changes == pytest.approx(by_hand, rel=1e-12)
+    table = analyses.profiles(frame(rows), axis="published").sort_values("seed")
+    assert table["slope"].to_numpy() == pytest.approx([stats.linregress(depths, values).slope for values in by_hand])
+
+
 def test_two_measures_agree_where_their_slopes_have_one_sign():
     rows = [*curve([1, 2, 3], run="a"), *curve([1, 2, 3], run="a", measure="cka"),
             *curve([1, 2, 3], run="b", objective="x"), *curve([3, 2, 1], run="b", objective="x", measure="cka")]  # fmt: skip
@@ -120,6 +157,21 @@ def test_distance_against_slope_is_spearman_within_each_model_and_its_signs(plan
     assert len(rest) == 6
     together = analyses.pooled(points)
     assert together.pearson.value == pytest.approx(stats.pearsonr(points["distance"], points["slope"]).statistic)
+
+
+def test_pooled_correlations_are_of_all_points_with_and_without_the_reference():
+    rng = np.random.default_rng(1)
+    x = np.concatenate([np.zeros(3), rng.random(12)])
+    points = pd.DataFrame({"model": "m", "objective": list("abcdefghijklmno"), "distance": x, "slope": x + rng.normal(0, 0.3, 15)})
+    for chosen in (points, analyses.without_reference(points)):
+        found = analyses.pooled(chosen)
+        assert found.spearman.value == pytest.approx(stats.spearmanr(chosen["distance"], chosen["slope"]).statistic)
+        assert found.pearson.value == pytest.approx(stats.pearsonr(chosen["distance"], chosen["slope"]).statistic)
+        p = stats.pearsonr(chosen["distance"], chosen["slope"]).pvalue
+        assert found.pearson.p == pytest.approx(p, abs=0.01), "drawn orders against Student's t, alike to a hundredth at 12 points"
+    assert (analyses.pooled(points).pearson.n, analyses.pooled(analyses.without_reference(points)).pearson.n) == (15, 12)
+    with pytest.raises(NotEnoughRows, match="every objective is at distance 0"):
+        analyses.without_reference(points.assign(distance=0.0))
 
 
 def test_residuals_are_of_the_least_squares_line():
@@ -165,6 +217,21 @@ def test_widths_are_mean_shares_and_add_up_to_one(planted):
     assert analyses.concentrations(found)["share"].tolist() == [found["share"].iloc[-1]]
 
 
+def test_a_width_table_is_compared_place_by_place(planted):
+    found = analyses.widths(planted)
+    assert analyses.width_error(found, found) == 0
+    off = found.assign(share=found["share"] + np.where(np.arange(len(found)) == 3, 0.25, 0.0))
+    assert analyses.width_error(found, off) == pytest.approx(0.25)
+    with pytest.raises(InputError, match=f"{len(found) - 4} places are in one of the two width tables only"):
+        analyses.width_error(found, found.head(4))
+
+
+def test_models_of_different_depth_are_not_averaged_block_by_block(planted):
+    with pytest.raises(InputError, match="sets of depths; ask for axis='published'"):
+        analyses.widths(planted, by=("objective",))
+    assert len(analyses.widths(planted, by=("objective",), axis="published")) == 4 * 7
+
+
 def drifted(condition, drift, gain, *, seed=0, model="e5", step=None, texts="A", regime=None):
     shared = {"study": "s", "run": f"{model} {condition} {seed}", "kind": "tune", "model": model, "condition": condition, "seed": seed,
               "step": step, "regime": regime, "where": "output"}  # fmt: skip
@@ -202,6 +269,38 @@ def test_matched_by_interpolation_reads_both_paths_at_one_drift_and_pairs_the_se
         analyses.at_one_drift(analyses.points(frame(rows), checkpoint="all"), "good", "bad", drift=0.9)
 
 
+def test_every_pair_is_compared_at_the_largest_drift_both_reach():
+    rows = [*drifted("near", 0.2, -0.1), *drifted("far", 0.8, -0.2), *drifted("still", 0.0, 0.0), *drifted("other", 0.5, 0.1, model="gpt")]
+    (pair,) = analyses.every_pair(analyses.points(frame(rows))).itertuples()
+    assert (pair.a, pair.b, pair.drift, pair.n, pair.checkpoints) == ("far", "near", pytest.approx(0.2), 1, 1)
+    assert pair.difference == pytest.approx(-0.1 - (-0.2 * 0.2 / 0.8)), "far's gain on the straight line to drift .2"
+    assert pair.low is None
+
+
+def test_drift_against_damage_is_spearman_over_the_conditions_that_moved():
+    moved = {"a": (0.1, -0.02), "b": (0.2, -0.01), "c": (0.4, -0.03), "d": (0.5, -0.1), "still": (0.0, -0.5)}
+    rows = [row for name, (drift, gain) in moved.items() for seed in (0, 1) for row in drifted(name, drift, gain, seed=seed)]
+    found = analyses.drift_against_damage(analyses.points(frame(rows)))
+    x, y = zip(*[moved[name] for name in "abcd"], strict=True)
+    assert (found.value, found.n) == (pytest.approx(stats.spearmanr(x, [-each for each in y]).statistic), 4)
+    every = [stats.spearmanr(x, order).statistic for order in itertools.permutations(y)]
+    assert found.p == pytest.approx(np.mean(np.abs(every) >= abs(found.value) - 1e-12))
+    with pytest.raises(InputError, match="several models"):
+        analyses.drift_against_damage(analyses.points(frame([*rows, *drifted("z", 0.3, 0.1, model="gpt")])))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "words"),
+    [
+        ([*drifted("a", 0.4, -0.02)], NotEnoughRows, "needs at least 2 conditions, got 1"),
+        ([*drifted("a", 0.4, -0.02), *drifted("b", 0.0, -0.02)], Degenerate, "b has not moved"),
+    ],
+)
+def test_a_ratio_of_drifts_without_a_value_is_refused(rows, error, words):
+    with pytest.raises(error, match=words):
+        analyses.drift_ratio(analyses.points(frame(rows)))
+
+
 def test_anchor_sets_are_compared_with_ties_averaged_and_the_exact_p():
     drifts = {"A": [0.0, 0.1, 0.2, 0.2, 0.5], "B": [0.0, 0.2, 0.1, 0.3, 0.6]}
     rows = [row for texts, moved in drifts.items() for name, drift in zip("vwxyz", moved, strict=True)
@@ -223,6 +322,16 @@ def test_trajectories_average_seeds_at_each_checkpoint():
     assert found.association.spearman.value == pytest.approx(-1)
 
 
+def test_the_published_path_is_read_epoch_by_epoch():
+    path = reference.table("bert_mlm_trajectory")
+    (found,) = analyses.trajectories(analyses.choose(published_rows(), study="drift, epochs"))
+    x, y = 1 - path["nps"].to_numpy(), path["nfcorpus_ndcg10_percent"].to_numpy()
+    assert (found.clock, found.table["epoch"].tolist()) == ("epoch", path["epoch"].tolist())
+    assert found.table["gain"].to_numpy() == pytest.approx((y - y[0]) / 100)
+    assert found.association.spearman.value == pytest.approx(stats.spearmanr(x.round(6), y).statistic)
+    assert found.association.pearson.value == pytest.approx(stats.pearsonr(x, y).statistic)
+
+
 def test_layers_set_the_measure_against_the_probes_gain():
     cka, gain = [0.99, 0.9, 0.7, 0.75, 0.3], [0.0, 0.02, 0.03, 0.05, 0.2]
     about = {"study": "s", "run": "r", "kind": "compare", "model": "m", "condition": "c"}
@@ -242,6 +351,12 @@ def test_the_published_rows_are_a_ledger_of_the_reading():
     assert set(rows["study"]) == {"depth", "drift", "drift, anchor sets", "drift, epochs", "layers"}
     depth = analyses.choose(rows, study="depth", subject="geometry", measure="cka")
     assert np.allclose(depth["value"] + depth["change"], 1)
+    printed = reference.table("drift_conditions").set_index(["model", "condition"])
+    own = rows[(rows["study"] == "drift") & (rows["subject"] == "outcome") & (rows["task"] == "nfcorpus")].set_index(["model", "condition"])
+    assert len(own) == printed["nfcorpus_delta_pp"].notna().sum(), "an empty cell is no row"
+    assert (own["change"] * 100).to_dict() == pytest.approx(printed["nfcorpus_delta_pp"].dropna().to_dict())
+    assert (own["sd"] * 100).to_dict() == pytest.approx(printed.loc[own.index, "nfcorpus_std"].to_dict(), nan_ok=True)
+    assert not rows.duplicated(["study", "measure", "side", "task", "texts", *COLUMNS[1:2], "epoch", "where"]).any(), "each number once"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tunescope.study.analyses.distance_slope import (
 )
 from tunescope.study.analyses.layers import LayerTable, layer_tables
 from tunescope.study.analyses.matched import RatioTest, drift_ratio, ratio_test
+from tunescope.study.analyses.monotone import monotone_counts
 from tunescope.study.analyses.points import drift_against_damage, drifts, outcomes, over_runs, points
 from tunescope.study.analyses.profiles import profile_table, profiles
 from tunescope.study.analyses.ratios import Ratios, ratios
@@ -53,6 +54,7 @@ __all__ = [
     "every_pair",
     "last_checkpoints",
     "layer_tables",
+    "monotone_counts",
     "outcomes",
     "over_runs",
     "over_seeds",

@@ -133,9 +133,8 @@ def without_reference(tables: DepthTables) -> Found:
 
 def monotone(tables: DepthTables) -> Found:
     """How many Procrustes profiles rise at every depth, and how many have their maximum elsewhere than at the last."""
-    lines = tables.of("procrustes")
-    n, elsewhere = len(lines), int((~lines["peaks_last"]).sum())
-    strict, never_falls = (int(lines[name].sum()) for name in ("strictly_monotone", "monotone"))
+    (found,) = analyses.monotone_counts(tables.of("procrustes")).itertuples()
+    n, strict, never_falls, elsewhere = found.n, found.strictly_monotone, found.monotone, found.n - found.peaks_last
     same = strict >= _MONOTONE
     words = f"{strict} of {n} rise at every depth and {never_falls} never fall; in {elsewhere} the largest change is not at the last depth"
     figures = {"n": n, "strictly_monotone": strict, "monotone": never_falls, "maximum_not_last": elsewhere}
@@ -158,8 +157,6 @@ def moved_more(tables: DepthTables) -> Found:
     figures = {"geometric_mean": found.geometric_mean, "low": found.low, "high": found.high, "n": found.n}
     recomputed = f"{mean} ({low}–{high})"
     return Found(recomputed, agreement(same), words, figures)
-
-
 
 
 CLAIMS = (
