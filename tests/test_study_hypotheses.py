@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from tunescope.study.judged import judge
 from tunescope.study.ledger import frame
 from tunescope.study.ledger_lines import lines
 from tunescope.study.plan import parse_plan, read_plan
+from tunescope.study.plan_tables import HypothesisTable
 from tunescope.study.registered import read_registration, register, registered_rows
 from tunescope.study.row import Row
 from tunescope.study.verdicts import FALSIFIED, INVALID, NOT_EVALUABLE, SUPPORTED, verdict, verdicts
@@ -149,10 +151,66 @@ def test_without_one_number_a_run_there_is_no_verdict(rows, words):
 
 def test_a_registered_run_without_rows_leaves_no_verdict():
     asked, rows = made({"at_most": -0.05}), frame([outcome(-0.06, seed=0), outcome(-0.07, seed=1)])
-    planned = {str(asked.on): [("e5", 0), ("e5", 1), ("e5", 2)]}
+    planned = {asked.on: {f"mlm-{seed}": f"mlm of e5 seed {seed}" for seed in (0, 1, 2)}}
     found = verdict(asked, rows, planned=planned)
     assert found.state == NOT_EVALUABLE
-    assert "1 of 3 registered runs have no such row (e5 seed 2)" in found.why
+    assert "1 of 3 registered runs have no such row (mlm of e5 seed 2)" in found.why
+
+
+def test_a_registered_run_is_not_stood_in_for_by_another_of_the_same_model_and_seed():
+    on = {"measure": "nps", "model": "e5"}
+    asked = hypothesis_of({"name": "h", "says": "s", "predicted": "p", "over": "each", "on": on, "supported": {"at_least": 0}})
+    rows = frame([nps(0.8), nps(0.9, seed=1)])
+    planned = {asked.on: {f"{rule}-{seed}": f"{rule} of e5 seed {seed}" for rule in ("mlm", "lora") for seed in (0, 1)}}
+    assert verdict(asked, rows).state == SUPPORTED
+    found = verdict(asked, rows, planned=planned)
+    assert found.state == NOT_EVALUABLE
+    assert "2 of 4 registered runs" in found.why
+
+
+def test_two_runs_of_one_name_are_no_seeds():
+    rows = frame([outcome(-0.06), replace(outcome(-0.20), run="mlm-of-an-earlier-plan")])
+    found = verdict(made({"at_most": -0.05}), rows)
+    assert found.state == NOT_EVALUABLE
+    assert "two runs are called 'mlm' of e5 seed 0" in found.why
+
+
+def test_a_value_that_supports_and_falsifies_decides_nothing():
+    rows = frame([outcome(-0.055, reach=0.065)])
+    found = verdict(made({"within": "base interval"}, falsified={"at_most": -0.05}), rows)
+    assert found.state == NOT_EVALUABLE
+    assert "one must decide" in found.why
+
+
+def test_a_curve_with_a_block_refused_has_no_slope():
+    rows = curve([0.0, 0.1, 0.2, 0.3])
+    rows[2] = replace(rows[2], change=None)
+    on = {"measure": "cka", "number": "slope"}
+    asked = hypothesis_of({"name": "h", "says": "s", "predicted": "p", "on": on, "supported": {"above": 0}})
+    found = verdict(asked, frame(rows))
+    assert found.state == NOT_EVALUABLE
+    assert "no change at block 2" in found.why
+
+
+def test_the_end_is_the_runs_own_and_not_the_last_row_that_is_left():
+    rows = frame([nps(0.9, step=5), outcome(-0.06, step=10), nps(0.5, step=10, where="final")])
+    asked = hypothesis_of({"name": "h", "says": "s", "predicted": "p", "on": {"measure": "nps"}, "supported": {"at_least": 0}})
+    assert verdict(asked, rows).state == NOT_EVALUABLE
+
+
+def test_what_minus_and_the_window_leave_out_is_that_of_on():
+    plan = tomllib.loads('''
+    name = "h"
+    says = "s"
+    predicted = "p"
+    on = { subject = "outcome", measure = "ndcg@10", task = "t", data = "a", at = 1.0, condition = "mlm" }
+    minus = { measure = "ndcg@10", condition = "contrastive" }
+    supported = { above = 0.0 }
+    window = { measure = "nps", texts = "docs", least = 0.2, most = 0.4 }
+    ''')
+    found = hypothesis_of(HypothesisTable.model_validate(plan).model_dump(exclude_unset=True))
+    assert (found.minus.subject, found.minus.at, found.minus.task) == ("outcome", 1.0, "t")
+    assert (found.window.on.subject, found.window.on.at, found.window.on.data) == ("geometry", 1.0, "a")
 
 
 def test_verdicts_do_not_depend_on_the_order_of_rows_nor_change_them():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tunescope.study.registered import Registration
@@ -10,6 +11,7 @@ from tunescope.study.registered import Registration
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tunescope.study.folder import StudyFolder
     from tunescope.study.plan import Plan
     from tunescope.study.run_spec import RunSpec
 
@@ -24,12 +26,31 @@ def deviations(
     rows: of the ledger. plan, specs: the plan as it is now and its runs, where it is at hand.
     """
     if registration is None:
-        return ("nothing was registered before the runs: the verdicts are exploratory",)
+        return ("nothing was registered before the runs: the verdicts are exploratory", *_of_others(rows, tuple(specs)))
     return (
         *(() if plan is None else plan_changes(registration, plan, specs)),
         *_runs(registration, rows),
         *_versions(registration, rows),
     )
+
+
+def begun_before(registration: Registration | None, folder: StudyFolder) -> Iterator[str]:
+    """Runs that had begun before the plan was sealed, by what the folder tells of them: what is stated after a number is no prediction."""
+    if registration is None:
+        return
+    sealed = datetime.fromisoformat(registration.sealed).timestamp()
+    told = (folder.state(run) or {} for run in sorted(folder.begun()))
+    early = sum("begun" in state and state["begun"] < sealed for state in told)
+    if early:
+        yield f"{early} run{' had' if early == 1 else 's had'} begun before the plan was sealed: the verdicts are no predictions"
+
+
+def _of_others(rows: pd.DataFrame, specs: tuple[RunSpec, ...]) -> Iterator[str]:
+    """Runs in the folder that are none of the plan's."""
+    own = {spec.hash for spec in specs}
+    others = rows.loc[~rows["run"].isin(list(own)), "run"].nunique() if own else 0
+    if others:
+        yield f"{others} run{' of the folder is' if others == 1 else 's of the folder are'} not of this plan as it is now, and not judged"
 
 
 def plan_changes(registration: Registration, plan: Plan, specs: Iterable[RunSpec]) -> tuple[str, ...]:

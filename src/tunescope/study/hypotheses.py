@@ -199,7 +199,7 @@ def _region(given: Mapping[str, Any], *, where: str) -> Region:
 
 
 def _window(given: Mapping[str, Any], on: Mapping[str, Any], name: str) -> Window:
-    shared = {key: on[key] for key in ("model", "condition", "objective", "update", "at") if on.get(key) is not None}
+    shared = {key: on[key] for key in ("model", "condition", "objective", "update", "data", "at") if on.get(key) is not None}
     selection = _selection({"number": "value", **shared, **given}, where=name)
     if not given["least"] < given["most"]:
         raise InputError(f"hypothesis '{name}': its window goes from {given['least']:g} to {given['most']:g}; the first must be smaller")

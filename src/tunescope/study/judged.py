@@ -8,11 +8,12 @@ from typing import Any
 
 from tunescope.errors import InputError
 from tunescope.study.alternatives import warnings_of
-from tunescope.study.deviations import deviations
+from tunescope.study.deviations import begun_before, deviations
 from tunescope.study.expand import expand
 from tunescope.study.folder import StudyFolder
 from tunescope.study.ledger import read_ledger
 from tunescope.study.local_content import LocalContent
+from tunescope.study.names import renamed
 from tunescope.study.plan import Plan, read_plan
 from tunescope.study.registered import read_registration, registered_rows
 from tunescope.study.run_spec import RunSpec
@@ -50,10 +51,11 @@ def judge(path: str | Path, plan: str | Path | None = None) -> Judged:
         raise InputError(f"nothing was registered in '{path}'; give the plan to be judged with --plan, its verdicts are exploratory then")
     specs = () if now is None else _specs(now)
     rows = read_ledger(path)
-    departed = deviations(sealed, rows, plan=now, specs=specs)
+    departed = (*deviations(sealed, rows, plan=now, specs=specs), *begun_before(sealed, folder))
     if sealed is None:
         assert now is not None
-        return Judged(now.name, None, None, departed, warnings_of(now.hypotheses), verdicts(now.hypotheses, rows))
+        own = renamed(rows, {spec.hash: spec.describe() for spec in specs}) if specs else rows
+        return Judged(now.name, None, None, departed, warnings_of(now.hypotheses), verdicts(now.hypotheses, own))
     found = verdicts(sealed.hypotheses, registered_rows(sealed, rows), planned=sealed.planned())
     return Judged(sealed.study, sealed.sealed, sealed.hash, departed, sealed.warnings, found)
 

@@ -165,7 +165,7 @@ def _plan(tables: PlanTable, text: str, origin: str, folder: Path) -> Plan:
         schedule=tables.schedule,
         measurement=measured(Measurement(()), _given(tables.measure), sources, where="measure"),
         blocks=tuple(_block(each, tables.seeds) for each in tables.runs),
-        hypotheses=tuple(hypothesis_of(each.model_dump(exclude_none=True)) for each in tables.hypotheses),
+        hypotheses=tuple(hypothesis_of(each.model_dump(exclude_unset=True)) for each in tables.hypotheses),
         controlled=tuple(
             Claim((each.one.model, each.one.condition), (each.other.model, each.other.condition), each.field) for each in tables.controlled
         ),

@@ -140,8 +140,12 @@ class WindowTable(Table):
     condition: str | None = None
     objective: str | None = None
     update: str | None = None
+    data: str | None = None
     texts: str | None = None
+    task: str | None = None
+    side: str | None = None
     where: str | None = None
+    layer: int | None = None
     at: str | float = "end"
     number: str = "value"
 

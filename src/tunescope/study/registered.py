@@ -13,7 +13,8 @@ from tunescope.folders import writable_folder
 from tunescope.identity import spec_hash, versions
 from tunescope.study.alternatives import warnings_of
 from tunescope.study.folder import StudyFolder
-from tunescope.study.hypotheses import Hypothesis, hypothesis_of
+from tunescope.study.hypotheses import Hypothesis, Selection, hypothesis_of
+from tunescope.study.names import renamed
 from tunescope.study.plan import Plan
 from tunescope.study.run_spec import RunSpec
 
@@ -51,16 +52,15 @@ class Registration:
         """sha256 of `describe`."""
         return spec_hash(_as_read(self.describe()))
 
-    def planned(self) -> dict[str, list[tuple[str, int]]]:
-        """Which (model, seed) every selection of a hypothesis must have a number of: what `verdicts` takes."""
+    def planned(self) -> dict[Selection, dict[str, str]]:
+        """Of which runs every selection of a hypothesis must have a number, by hash and name: what `verdicts` takes."""
         axes = ("model", "condition", "objective", "update", "data")
-        selections = {str(each): each for hypothesis in self.hypotheses for each in hypothesis.selections}
         return {
-            name: [
-                (run["model"], run["seed"]) for run in self.runs.values()
+            selection: {
+                hash: f"{run['condition']} of {run['model']} seed {run['seed']}" for hash, run in self.runs.items()
                 if all(getattr(selection, axis) in (None, run[axis]) for axis in axes) and _records(selection.subject, run)
-            ]
-            for name, selection in selections.items()
+            }
+            for hypothesis in self.hypotheses for selection in hypothesis.selections
         }  # fmt: skip
 
 
@@ -123,8 +123,8 @@ def read_registration(folder: StudyFolder) -> Registration | None:
 
 
 def registered_rows(registration: Registration, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of runs that were registered: what verdicts are read from."""
-    return rows[rows["run"].isin(list(registration.runs))]
+    """The rows of runs that were registered, under the names they were registered by: what verdicts are read from."""
+    return renamed(rows, {hash: run["spec"] for hash, run in registration.runs.items()})
 
 
 def _told(spec: RunSpec) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from tunescope.study.reporting import study_payload
 from tunescope.study.reporting.block_types import block_types
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tunescope.study.folder import StudyFolder
     from tunescope.study.plan import Plan
     from tunescope.study.registered import Registration
@@ -91,7 +93,7 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
     folder = StudyFolder.at(given)
     record, sealed = folder.record(missing_ok=True), read_registration(folder)
     now = None if plan is None else read_plan(plan)
-    rows = _no_rows() if record is None and sealed is not None else read_ledger(given)
+    rows = _no_rows() if record is None and sealed is not None else _of_now(read_ledger(given), record)
     judged = judge(given, plan) if (sealed is not None or now is not None) and record is not None else None
     return study_payload(
         rows,
@@ -103,6 +105,14 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
         blocks=block_types(_models(sealed, now, record)),
         sealed=None if sealed is None else {"sealed": sealed.sealed, "hash": sealed.hash, "warnings": list(sealed.warnings)},
     ) | {"source": str(given)}
+
+
+def _of_now(rows: pd.DataFrame, record: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Rows of the runs that the study has now, by the names they have now; those of an earlier plan in the same folder are left out."""
+    from tunescope.study.names import renamed
+
+    runs = {} if record is None else {run["run"]: run["spec"] for run in record["runs"] if "spec" in run}
+    return renamed(rows, runs) if runs else rows
 
 
 def _planned(given: str | Path) -> dict[str, Any]:

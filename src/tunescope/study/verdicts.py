@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SUPPORTED, FALSIFIED, INVALID, NOT_EVALUABLE = "supported", "falsified", "invalid window", "not evaluable"
 STATES = (SUPPORTED, FALSIFIED, INVALID, NOT_EVALUABLE)
-Run = tuple[str, int]  # model, seed
+Planned = Mapping[Selection, Mapping[str, str]]  # runs by hash, with their names
 _AXES = ("measure", "subject", "model", "condition", "objective", "update", "data", "texts", "task", "side", "where", "layer")
 
 
@@ -56,10 +56,10 @@ class _Unfit(Exception):
     """Why there is no number."""
 
 
-def verdict(hypothesis: Hypothesis, rows: pd.DataFrame, *, planned: Mapping[str, Iterable[Run]] | None = None) -> Verdict:
+def verdict(hypothesis: Hypothesis, rows: pd.DataFrame, *, planned: Planned | None = None) -> Verdict:
     """Judge one hypothesis by the rows of a ledger.
 
-    planned: runs that were registered for a selection, by its text; where one of them has no number there is no verdict. The window is
+    planned: runs that were registered for a selection; where one of them has no number there is no verdict. The window is
     looked at before the threshold is: outside it, what the threshold says is not a test.
     """
     try:
@@ -78,9 +78,7 @@ def verdict(hypothesis: Hypothesis, rows: pd.DataFrame, *, planned: Mapping[str,
     return Verdict(hypothesis.name, hypothesis.says, state, why, hypothesis.predicted, value, found, window)
 
 
-def verdicts(
-    hypotheses: Iterable[Hypothesis], rows: pd.DataFrame, *, planned: Mapping[str, Iterable[Run]] | None = None
-) -> tuple[Verdict, ...]:
+def verdicts(hypotheses: Iterable[Hypothesis], rows: pd.DataFrame, *, planned: Planned | None = None) -> tuple[Verdict, ...]:
     """All of them, in their order."""
     return tuple(verdict(hypothesis, rows, planned=planned) for hypothesis in hypotheses)
 
@@ -95,6 +93,8 @@ def _judged(hypothesis: Hypothesis, found: tuple[Number, ...]) -> tuple[str, str
         values = [statistics.mean(values)]
     elif len(values) > 1:
         told = f"{_said(hypothesis)} is {min(values):.4g} to {max(values):.4g} over {len(values)} runs, each of which counts"
+    if falsified is not None and any(supported.holds(value) and falsified.holds(value) for value in values):
+        return NOT_EVALUABLE, f"{told}: both {_bounds(hypothesis.supported, supported)} and {hypothesis.falsified}; one must decide"
     if all(supported.holds(value) for value in values):
         return SUPPORTED, f"{told}: {_bounds(hypothesis.supported, supported)}"
     against = [value for value in values if (not supported.holds(value) if falsified is None else falsified.holds(value))]
@@ -126,7 +126,7 @@ def _resolved(region: Region | None, found: tuple[Number, ...]) -> Region | None
     )
 
 
-def _window(hypothesis: Hypothesis, rows: pd.DataFrame, planned: Mapping[str, Iterable[Run]] | None) -> float | None:
+def _window(hypothesis: Hypothesis, rows: pd.DataFrame, planned: Planned | None) -> float | None:
     if hypothesis.window is None:
         return None
     return statistics.mean(number.value for number in _numbers(hypothesis.window.on, rows, planned))
@@ -140,7 +140,7 @@ def _paired(on: tuple[Number, ...], minus: tuple[Number, ...]) -> tuple[Number, 
     return tuple(Number(left[seed].model, seed, left[seed].value - right[seed].value) for seed in sorted(left))
 
 
-def _numbers(selection: Selection, rows: pd.DataFrame, planned: Mapping[str, Iterable[Run]] | None) -> tuple[Number, ...]:
+def _numbers(selection: Selection, rows: pd.DataFrame, planned: Planned | None) -> tuple[Number, ...]:
     """One number a run. Raises _Unfit: none, several, or a registered run without."""
     chosen = rows
     for axis in _AXES:
@@ -149,26 +149,33 @@ def _numbers(selection: Selection, rows: pd.DataFrame, planned: Mapping[str, Ite
             chosen = chosen[chosen[axis] == asked]
     if selection.subject == "outcome" and selection.where is None and selection.layer is None:  # of the output, not of a layer's probe
         chosen = chosen[chosen["layer"].isna() & (chosen["where"].isna() | (chosen["where"] == "output"))]
-    chosen = _at(selection, chosen)
-    found = tuple(
-        _number(selection, str(model), int(seed), part)
-        for (model, seed, _), part in chosen.assign(seed=chosen["seed"].fillna(0)).groupby(["model", "seed", "run"], sort=True)
-    )
-    wanted = set() if planned is None else set(planned.get(str(selection), ()))
-    missing = sorted(wanted - {(number.model, number.seed) for number in found})
+    chosen = _at(selection, chosen, rows)
+    wanted = {} if planned is None else planned.get(selection, {})
+    missing = sorted(name for run, name in wanted.items() if run not in set(chosen["run"]))
     if missing:
-        these = ", ".join(f"{model} seed {seed}" for model, seed in missing[:3])
+        these = ", ".join(missing[:3])
         raise _Unfit(f"{selection}: {len(missing)} of {len(wanted)} registered runs have no such row ({these})")
-    if not found:
+    if chosen.empty:
         raise _Unfit(f"{selection}: no row of the ledger has it")
-    return found
+    _one_run_a_seed(selection, chosen)
+    runs = chosen.assign(seed=chosen["seed"].fillna(0)).groupby(["model", "seed", "run"], sort=True)
+    return tuple(_number(selection, str(model), int(seed), part) for (model, seed, _), part in runs)
 
 
-def _at(selection: Selection, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one checkpoint."""
+def _one_run_a_seed(selection: Selection, rows: pd.DataFrame) -> None:
+    """Raises _Unfit where two runs have one condition, model and seed: one of them is not of this plan."""
+    runs = rows[["condition", "model", "seed", "run"]].drop_duplicates()
+    twice = runs[runs.duplicated(["condition", "model", "seed"])]
+    if len(twice):
+        name = f"'{twice.iloc[0]['condition']}' of {twice.iloc[0]['model']} seed {twice.iloc[0]['seed']}"
+        raise _Unfit(f"{selection}: two runs are called {name}, of other specs; judge each plan's in a folder of its own")
+
+
+def _at(selection: Selection, rows: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one checkpoint; the last one is that of the run and subject, whatever of it was measured there. every: the ledger."""
     if selection.at == END:
-        last = rows.groupby("run")["step"].transform("max")
-        return rows[rows["step"].isna() | (rows["step"] == last)]
+        steps = every[every["subject"] == selection.subject].groupby("run")["step"].max()
+        return rows[rows["step"].isna() | (rows["step"] == rows["run"].map(steps))]
     return rows[(rows["epoch"] - float(selection.at)).abs() < 1e-6]
 
 
@@ -190,7 +197,10 @@ def _number(selection: Selection, model: str, seed: int, rows: pd.DataFrame) -> 
 
 def _slope(selection: Selection, rows: pd.DataFrame) -> float:
     """Least squares of change on relative depth, blocks only: as `geometry.profile` reads every curve."""
-    curve = rows[rows["depth"] > 0].dropna(subset=["change"])
+    curve = rows[rows["depth"] > 0]
+    lost = curve[curve["change"].isna()]
+    if len(lost):
+        raise _Unfit(f"{selection}: there is no change at {lost.iloc[0]['where']}, so there is no slope")
     if curve["depth"].duplicated().any():
         raise _Unfit(f"{selection}: several rows at one depth a run; the plan must name the texts")
     if len(curve) < 2:

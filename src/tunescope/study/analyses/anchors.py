@@ -37,9 +37,9 @@ def anchor_robustness(rows: pd.DataFrame, *, measure: str = "nps", model: str | 
     """
     import pandas as pd
 
-    geometry = choose(rows, subject="geometry", measure=measure)
+    geometry = choose(last_checkpoints(rows), subject="geometry", measure=measure)
     geometry = one(one(geometry[geometry["depth"].isna()], "where", where, prefer=DEPLOYED), "model", model)
-    known, _ = finite(last_checkpoints(geometry, "last"), "change")
+    known, _ = finite(geometry, "change")
     table = known.pivot_table(index="condition", columns="texts", values="change", aggfunc="mean", sort=True).round(DIGITS)
     if table.shape[1] < 2:
         raise NotEnoughRows(f"anchor robustness needs at least 2 sets of texts, got {', '.join(table.columns) or 'none'}")

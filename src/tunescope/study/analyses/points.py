@@ -29,12 +29,12 @@ def drifts(
     that is there twice.
     """
     needs(rows, *RUN, "subject", "depth", "change")
-    geometry = choose(rows, subject="geometry", measure=measure)
+    geometry = choose(last_checkpoints(rows, checkpoint), subject="geometry", measure=measure)
     geometry = geometry[geometry["depth"].isna()]
     if geometry.empty:
         raise NotEnoughRows(f"{measure} was measured at blocks only; this analysis reads it of the whole model, such as where='output'")
     geometry = one(one(geometry, "where", where, prefer=DEPLOYED), "texts", texts)
-    known, _ = finite(last_checkpoints(geometry, checkpoint), "change")
+    known, _ = finite(geometry, "change")
     each_once(known, RUN, f"values of {measure}")
     return sorted_values(known.rename(columns={"change": "drift"}), RUN)[[*RUN, "regime", "texts", "drift"]]
 
@@ -50,14 +50,13 @@ def outcomes(
     if better not in BETTER:
         raise UnknownName("direction", better, BETTER)
     needs(rows, *RUN, "subject", "layer", "change")
-    found = one(one(choose(rows, subject="outcome"), "task", task), "measure", outcome)
+    found = one(one(choose(last_checkpoints(rows, checkpoint), subject="outcome"), "task", task), "measure", outcome)
     found = found[found["change"].notna() & found["layer"].isna()]
     if found.empty:
         raise NotEnoughRows(f"no outcome of the whole model has a change{f' at {task}' if task else ''}")
-    known = last_checkpoints(found, checkpoint)
-    each_once(known, RUN, "outcomes")
-    gain = known["change"] * (1 if better == "higher" else -1)
-    return sorted_values(known.assign(gain=gain, damage=0.0 - gain), RUN)[[*RUN, "gain", "damage"]]
+    each_once(found, RUN, "outcomes")
+    gain = found["change"] * (1 if better == "higher" else -1)
+    return sorted_values(found.assign(gain=gain, damage=0.0 - gain), RUN)[[*RUN, "gain", "damage"]]
 
 
 def points(
