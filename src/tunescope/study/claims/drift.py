@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tunescope.errors import NotEnoughRows
+from tunescope.errors import Degenerate, NotEnoughRows
 from tunescope.study import analyses
 from tunescope.study.analyses.matched import RULE
 from tunescope.study.claims.claim import SILENT, Found, Printed, agreement, listed, printed
@@ -71,12 +71,13 @@ def metric_specific(tables: DriftTables) -> Found:
 def magnitude(tables: DriftTables) -> Found:
     """MLM on MS MARCO moved E5 so many times as far as BERT, in 1 − NPS."""
     moved = analyses.choose(analyses.drifts(tables.conditions, measure="nps"), condition=MLM)
-    e5, bert = (analyses.choose(moved, model=model)["drift"].iloc[0] for model in (E5, BERT))
-    ratio = float(e5 / bert)
+    e5, bert = (float(analyses.choose(moved, model=model)["drift"].iloc[0]) for model in (E5, BERT))
+    if bert <= 0:
+        raise Degenerate(f"{BERT} has not moved, so nothing is a multiple of its drift")
+    ratio = e5 / bert
     same = ratio >= ORDER_OF_MAGNITUDE
-    each = f"{printed(float(e5), 3)} against {printed(float(bert), 3)}"
-    words = "" if same else f"{each} is {printed(ratio, 1)} times, not {ORDER_OF_MAGNITUDE:g}"
-    figures = {"e5": float(e5), "bert": float(bert), "ratio": ratio}
+    words = "" if same else f"{printed(e5, 3)} against {printed(bert, 3)} is {printed(ratio, 1)} times, not {ORDER_OF_MAGNITUDE:g}"
+    figures = {"e5": e5, "bert": bert, "ratio": ratio}
     return Found(printed(ratio, 1), agreement(same), words, figures)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunescope.errors import NotEnoughRows
+from tunescope.errors import Degenerate, NotEnoughRows
 from tunescope.stats import Correlation
 from tunescope.study import analyses
-from tunescope.study.claims.claim import Found, Printed, agreement, printed
+from tunescope.study.claims.claim import Found, Printed, agreement, listed, printed
 from tunescope.study.published import LAYERS
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ def together(tables: LayerTables) -> Found:
     if found.association is None:
         raise NotEnoughRows(found.reason or "")
     plain, partial, ranks = found.association.spearman, found.association.partial, found.association.rank_partial
-    same = plain.value is not None and plain.p is not None and plain.value < 0 and plain.p <= LEVEL
-    words = "" if ranks.value is not None else "CKA falls at every layer, so that change and depth cannot be told apart"
-    words = words if same else "; ".join(filter(None, ["layers that changed more did not gain more", words]))
-    tested = "" if plain.p is None else f" (p {printed(plain.p, 3)})"
-    recomputed = f"{_value(plain)}{tested}; Pearson {_value(partial, sign=True)}, ranks {_value(ranks, sign=True)}"
+    if plain.value is None or plain.p is None:
+        raise Degenerate(f"CKA and the gain have no correlation: {plain.reason}")
+    same = plain.value < 0 and plain.p <= LEVEL
+    words = [] if same else ["layers that changed more did not gain more"]
+    if (found.table["value"].diff().iloc[1:] < 0).all():
+        words.append("CKA falls at every layer, so that change and depth cannot be told apart")
+    recomputed = f"{_value(plain)} (p {printed(plain.p, 3)}); Pearson {_value(partial, sign=True)}, ranks {_value(ranks, sign=True)}"
     figures = {"spearman": plain.value, "p": plain.p, "partial_pearson": partial.value, "partial_spearman": ranks.value}
-    return Found(recomputed, agreement(same), words, figures | {"reason": ranks.reason})
+    return Found(recomputed, agreement(same), listed(words), figures | {"reason": ranks.reason})
 
 
 CLAIMS = (Printed("Spearman(CKA, Δ accuracy), exact p; partial given the layer", "“co-locate”", together),)
