@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -236,3 +237,17 @@ def test_it_fits_a_narrow_terminal_with_no_figure_lost(columns):
 def test_no_torch_is_loaded():
     code = "import sys; from tunescope.study.replay import replay; replay(); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_page_of_docs_shows_what_is_printed_and_its_code_runs():
+    page = (Path(__file__).parents[1] / "docs" / "studies.md").read_text(encoding="utf-8")
+    printed = CliRunner().invoke(app, ["study", "replay"], env={"COLUMNS": "80"}).stdout
+    assert "\n".join(line.rstrip() for line in printed.strip("\n").splitlines()) in page
+    (code,) = re.findall(r"```python\n(.*?)```", page.split("## Analyses")[1], flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(code, "docs/studies.md", "exec"), names)
+    points, analyses = names["points"], names["analyses"]
+    assert [round(analyses.pooled(each).pearson.value, 2) for each in (analyses.without_reference(points), points)] == [0.64, 0.43]
+    told = set(re.findall(r"`(\w+)`", page.split("| question | function |")[1].split("```")[0]))
+    beneath = {"choose", "curves", "drifts", "outcomes", "over_runs", "last_checkpoints"}  # what the functions of the page are made of
+    assert told == {name for name in analyses.__all__ if name.islower()} - beneath
