@@ -9,6 +9,7 @@ from tunescope.report.terminal import plain
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+WIDEST = 120  # columns of a terminal that the table fills
 _STYLES = {"yes": "green", "no": "bold red", "not reported": "dim", "not computable": "yellow"}
 _WORDS = {"yes": "agree", "no": "do not", "not reported": "were not reported", "not computable": "are not computable"}
 
@@ -31,11 +32,13 @@ def _counted(counts: dict[str, int]) -> str:
 
 def _table(rows: list[dict[str, Any]], noted: list[dict[str, Any]]) -> Any:
     from rich import box
+    from rich.constrain import Constrain
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True, show_edge=False, header_style="dim")
-    for head, ratio in (("claim", 32), ("recomputed", 21), ("paper", 15)):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True, show_edge=False, expand=True)
+    table.header_style = "dim"
+    for head, ratio in (("claim", 30), ("recomputed", 22), ("paper", 17)):
         table.add_column(head, ratio=ratio, overflow="fold")
     table.add_column("agrees?", no_wrap=True)
     for order, row in enumerate(rows):
@@ -45,7 +48,7 @@ def _table(rows: list[dict[str, Any]], noted: list[dict[str, Any]]) -> Any:
         cells = [Text(plain(row[name])) for name in ("claim", "recomputed", "paper")]
         last = order + 1 == len(rows) or rows[order + 1]["study"] != row["study"]
         table.add_row(*cells, Text(_verdict(row["agrees"]) + mark, style=_STYLES[row["agrees"]]), end_section=last)
-    return table
+    return Constrain(table, WIDEST)
 
 
 def _verdict(agrees: str) -> str:
