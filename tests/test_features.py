@@ -139,10 +139,24 @@ def test_the_bases_own_dictionary_may_be_given(found, models, texts, tmp_path):
     assert places(given.payload["verdicts"]) == {(2, "rank2")}
     with pytest.raises(InputError, match="of layer 2 .* and layer 1 was asked for"):
         ts.features(models / "base", models / "rank2", texts, out=tmp_path / "wrong", **asked | {"layers": 1})
+    deltas = found.folder / "dictionaries" / "two" / "layer-2" / "seed-0"
+    with pytest.raises(InputError, match="trained on the deltas of 'two', not on the base"):
+        ts.features(models / "base", models / "rank2", texts, out=tmp_path / "wrong", **asked | {"dictionary": deltas})
     (narrow,) = ts.train_sae(base_rows.batches(64, seed=0, epoch=0).__next__()[:, :10], latents=12, k=2, seeds=(0,), steps=2)
     with pytest.raises(InputError, match="reads activations of width 10, layer 2 of the base has"):
         ts.features(models / "base", models / "rank2", texts, out=tmp_path / "wrong", **asked | {"dictionary": narrow})
     assert not (tmp_path / "wrong").exists(), "said before the models are run"
+
+
+def test_no_two_dictionaries_begin_at_the_same_weights(found):
+    """Of one start, two trainings of a few steps are alike whatever they were trained on, and the cosine to the base reads too high."""
+    starts = {}
+    for name in ("base", "two", "four"):
+        for layer in (1, 2):
+            for place in (found.folder / "dictionaries" / name / f"layer-{layer}").iterdir():
+                starts[name, layer, place.name] = ts.read_dictionary(place).metadata["start"]
+    assert len(starts) == 2 * (2 + 2 + 1), "the base's own is kept too"
+    assert len(set(starts.values())) == len(starts)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +197,8 @@ def test_where_one_of_several_changed_nothing_it_is_shown_and_the_others_are_com
         ({"seeds": (1, 1)}, InputError, "none twice"),
         ({"latents": 100_000}, NotEnoughRows, "100,000 latents asked of"),
         ({"kind": "local"}, InputError, "local deltas are of modules"),
+        ({"kind": "foo"}, UnknownName, "unknown kind of delta 'foo'"),
+        ({"latents": 8, "k": 9}, InputError, "k 9 asked for with 8 latents"),
         ({"steps": 0}, InputError, "steps 0 asked for"),
         ({"layers": 0}, InputError, "the delta of 'rank2' at layer 0 is the same at every token"),
         ({"held_out_share": 0.0}, NotEnoughRows, "0 of 20 documents would be held out"),
@@ -192,6 +208,8 @@ def test_where_one_of_several_changed_nothing_it_is_shown_and_the_others_are_com
 def test_what_cannot_be_compared_is_refused(models, texts, tmp_path, change, error, words):
     with pytest.raises(error, match=words):
         ts.features(models / "base", models / "rank2", texts[:20], out=tmp_path / "out", **ASKED | change)
+    if "latents" not in change and change.get("layers") != 0:  # these are known from the deltas alone
+        assert not (tmp_path / "out").exists(), "a mended call is not told of an unfinished one"
 
 
 def test_a_folder_with_something_else_is_left_alone(models, texts, tmp_path):

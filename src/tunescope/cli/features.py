@@ -113,10 +113,18 @@ def _numbers(text: str) -> list[int]:
 
 def _named(tuned: list[str]) -> Any:
     """As given, or by the names that NAME=SOURCE gives; a source that is there is never split."""
+    from tunescope.errors import InputError
+
     pairs = [(None, text) if Path(text).exists() or "=" not in text else text.split("=", 1) for text in tuned]
     if all(name is None for name, _ in pairs):
         return tuned
-    return {name or Path(source).name: source for name, source in pairs}
+    found: dict[str, str] = {}
+    for name, source in pairs:
+        called = name or Path(source).name
+        if called in found:
+            raise InputError(f"'{called}' names two tuned models, {found[called]} and {source}; give each a NAME=SOURCE of its own")
+        found[called] = source
+    return found
 
 
 def _dictionaries(given: list[str] | None) -> Any:

@@ -90,7 +90,7 @@ class DeltaPass:
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} asked for; it must be at least 1")
         if not tuned and not noise:
-            raise InputError('no tuned model was given, as in {"rank 8": model}, and no noise was asked for')
+            raise InputError('no tuned model was given, as in {"rank8": model}, and no noise was asked for')
         _check_together(base, tuned)
         delta, corpus, chosen = make_delta(kind, base, tuned, layers), as_corpus(texts), hygiene or Hygiene()
         length = min(check_length(model, max_length) for model in (base, *tuned.values()))

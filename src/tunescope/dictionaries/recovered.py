@@ -175,7 +175,7 @@ class _Run:
 def _wanted(base: Model, tuned: Mapping[str, Model], asked: Mapping[tuple[str, Place], Any], kind: str) -> dict[Key, dict[str, Dictionary]]:
     """The dictionaries by tuned model, layer and name, all of which can be spliced."""
     if not asked:
-        raise InputError('no dictionary given; name where each belongs, as in {("rank 8", 6): dictionary}')
+        raise InputError('no dictionary given; name where each belongs, as in {("rank8", 6): dictionary}')
     wanted = {}
     for (name, layer), given in asked.items():
         if kind != "residual" or isinstance(layer, str):

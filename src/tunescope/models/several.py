@@ -32,7 +32,7 @@ def load_several(
     Raises as `load_pair`.
     """
     if not tuned:
-        raise InputError('no tuned model was given; name at least one, as in {"rank 8": "folder"}')
+        raise InputError('no tuned model was given; name at least one, as in {"rank8": "folder"}')
     options = loading_options(device, dtype, trust_remote_code, None)
     found, home = {name: find_source(source, None, options) for name, source in tuned.items()}, find_source(base, revision, options)
     worn = {name: read_adapter(each.path, asked=each.name) for name, each in found.items() if isinstance(each, Folder) and each.is_adapter}

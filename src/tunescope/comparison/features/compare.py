@@ -14,7 +14,8 @@ from tunescope.comparison.features.result import FeatureComparison
 from tunescope.comparison.features.trained import Progress, Trainer, staged
 from tunescope.comparison.features.work import Work
 from tunescope.dictionaries import save_deltas
-from tunescope.errors import InputError
+from tunescope.dictionaries.deltas import KINDS
+from tunescope.errors import InputError, UnknownName
 from tunescope.models import load_several
 from tunescope.texts import as_corpus
 
@@ -75,10 +76,13 @@ def features(
     sources, corpus = named(tuned), as_corpus(texts, column=column, sample=sample, seed=seed)
     if taken := [name for name in sources if name.startswith(CONTROL)]:
         raise InputError(f"'{taken[0]}' names a tuned model; names that begin with '{CONTROL}' are those of controls")
+    if kind not in KINDS:
+        raise UnknownName("kind of delta", kind, KINDS)
     if kind == "local":
         raise InputError("local deltas are of modules, not of layers; `ts.save_deltas` and `ts.train_sae` take them")
     loading: dict[str, Any] = {"revision": revision, "device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
     own, models = load_several(base, sources, **loading)
+    request.check(depth=own.anatomy.n_layers, width=own.anatomy.width)
     reading: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "max_length": max_length, "held_out_share": held_out_share}
     texts_held_out(corpus, held_out_share)
     given = read_dictionaries(dictionary, request.layers, width=own.anatomy.width)

@@ -54,6 +54,11 @@ def _read(asked: Any) -> Dictionary:
 def _check_fits(dictionary: Dictionary, layer: int, width: int) -> None:
     if dictionary.width != width:
         raise InputError(f"'{dictionary.name}' reads activations of width {dictionary.width}, layer {layer} of the base has {width}")
+    if (delta_of := dictionary.metadata.get("delta_of")) is not None:
+        raise InputError(
+            f"'{dictionary.name}' was trained on the deltas of '{delta_of}', not on the base's activations; give a dictionary of the base, "
+            "or none, and one is trained"
+        )
     said = dictionary.metadata.get("layer")
     if said is not None and said != layer:
         raise InputError(

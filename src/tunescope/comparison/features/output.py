@@ -12,7 +12,7 @@ from typing import Any
 
 from tunescope.activations.manifest import shown
 from tunescope.comparison.features.payload import FILE, SCHEMA
-from tunescope.errors import FormatError, OutputError
+from tunescope.errors import FormatError, OutputError, TunescopeError
 from tunescope.folders import locked, writable_folder, write_whole
 from tunescope.report import feature_page, features_report, page_name
 
@@ -60,9 +60,20 @@ class FeatureFolder:
         try:
             with locked(self.path, wait=False):
                 self._agree(json.loads(json.dumps(asked)))
-                yield
+                with self._left_as_it_was():
+                    yield
         except BlockingIOError as error:
             raise OutputError(f"another process is writing to '{self.path}'; wait for it, or name another folder with --out") from error
+
+    @contextmanager
+    def _left_as_it_was(self) -> Iterator[None]:
+        """What is refused before anything was kept leaves no folder, so that the mended command is not told of an unfinished one."""
+        try:
+            yield
+        except TunescopeError:
+            if [entry.name for entry in self.path.iterdir()] == [ASKED]:
+                shutil.rmtree(self.path)
+            raise
 
     def finished(self) -> dict[str, Any] | None:
         """features.json, where it is there."""

@@ -70,6 +70,13 @@ class Request:
         """A 24th of the width, between 4 and 32, unless given."""
         return min(max(width // _K_SHARE, _LEAST_K), _MOST_K, self.latents_for(width)) if self.k is None else self.k
 
+    def check(self, *, depth: int, width: int) -> None:
+        """Raises InputError for a layer the base has not, or more active features than there are; before anything is read."""
+        if outside := [layer for layer in self.layers if not 0 <= layer <= depth]:
+            raise InputError(f"layer {outside[0]} asked for; this model has 0 (embeddings) to {depth}")
+        if self.k_for(width) > self.latents_for(width):
+            raise InputError(f"k {self.k_for(width)} asked for with {self.latents_for(width)} latents; k is at most that")
+
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
         return asdict(self)
@@ -86,7 +93,8 @@ def named(tuned: Any) -> dict[str, Any]:
         several = list(tuned) if isinstance(tuned, list | tuple) else [tuned]
         names = [Path(str(one)).name if isinstance(one, str | Path) else getattr(one, "name", "tuned") for one in several]
         if len(set(names)) < len(names):
-            raise InputError(f'tuned models of one name ({", ".join(names)}) were given; give a name to each, as in {{"rank 8": "folder"}}')
+            said = ", ".join(names)
+            raise InputError(f'tuned models of one name ({said}) were given; give a name to each: NAME=SOURCE, or {{"rank8": "folder"}}')
         found = dict(zip(names, several, strict=True))
     if not found:
         raise InputError("no tuned model was given; name at least one")

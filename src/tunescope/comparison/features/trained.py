@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tunescope.comparison.features.request import Request
+from tunescope.comparison.features.rows import BASE
 from tunescope.dictionaries import DeltaStore, Dictionary, train_sae
 from tunescope.dictionaries.formats import save_dictionary
 from tunescope.dictionaries.formats.hook_points import residual_hook
@@ -33,21 +35,26 @@ class Trainer:
     progress: Progress | None
 
     def train(self, rows: Any, *, label: str, file: str, width: int, seeds: tuple[int, ...]) -> list[Dictionary]:
-        """One dictionary a seed, of stored rows or a tensor. Raises as `ts.train_sae`, naming what was trained."""
-        asked = self.request
+        """One dictionary a seed, of stored rows or a tensor. Raises as `ts.train_sae`, naming what was trained.
+
+        Each has a start of its own (`start_of`): two dictionaries that began at the same weights are alike for that alone.
+        """
+        asked, starts = self.request, tuple(start_of(seed, label) for seed in seeds)
 
         def tell(done: int, total: int, figures: dict[str, Any]) -> None:
             if self.progress is not None:
                 self.progress(f"dictionaries of {label}", done, total)
 
         try:
-            return train_sae(
-                rows, latents=asked.latents_for(width), k=asked.k_for(width), architecture=asked.architecture, seeds=seeds,
+            trained = train_sae(
+                rows, latents=asked.latents_for(width), k=asked.k_for(width), architecture=asked.architecture, seeds=starts,
                 steps=asked.steps, data_seed=asked.data_seed, device=self.device, progress=tell,
                 checkpoint=self.folder / f"{file}.safetensors",
             )  # fmt: skip
         except NotEnoughRows as error:
             raise NotEnoughRows(f"{label}: {error}") from error
+        pairs = zip(trained, seeds, starts, strict=True)
+        return [replace(one, metadata=one.metadata | {"seed": seed, "start": start}) for one, seed, start in pairs]
 
     def of_store(self, store: DeltaStore, layer: int, name: str, *, seeds: tuple[int, ...]) -> list[Dictionary]:
         """Of the training rows of one layer and delta."""
@@ -60,12 +67,17 @@ class Trainer:
         return self.train(rows, label=label, file=file, width=rows.shape[1], seeds=self.request.seeds[:1])[0]
 
 
+def start_of(seed: int, label: str) -> int:
+    """The seed of the weights that a dictionary begins with, of the seed asked for and of what it is trained on."""
+    return int(hashlib.sha256(f"{label} {seed}".encode()).hexdigest()[:8], 16)
+
+
 def keep(dictionaries: list[Dictionary], folder: Path, *, layer: int, name: str, model: str) -> list[str]:
     """Write them in SAELens' format; the folders, relative to `folder`."""
     places = []
     for dictionary in dictionaries:
         place = Path("dictionaries", name, f"layer-{layer}", f"seed-{dictionary.metadata['seed']}")
-        said = replace(dictionary, metadata=dictionary.metadata | {"delta_of": name})
+        said = dictionary if name == BASE else replace(dictionary, metadata=dictionary.metadata | {"delta_of": name})
         save_dictionary(said, folder / place, model=model, hook_name=residual_hook(layer))
         places.append(place.as_posix())
     return places

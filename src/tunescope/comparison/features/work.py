@@ -85,7 +85,10 @@ class Work:
         }
 
     def _base_side(self, layer: int) -> BaseSide:
-        own = self.given.get(layer) or self.trainer.of_store(self.store, layer, BASE, seeds=self.request.seeds[:1])[0]
+        own = self.given.get(layer)
+        if own is None:
+            own = self.trainer.of_store(self.store, layer, BASE, seeds=self.request.seeds[:1])[0]
+            keep([own], self.folder.path, layer=layer, name=BASE, model=self.base.name)
         return BaseSide(own, Spectrum.of(spread(self.store, layer, BASE, "train", TRAINED)))
 
     def _place(self, corpus: Corpus, layer: int, name: str, side: BaseSide, found: dict[str, list[Row]]) -> list[Dictionary]:
