@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,8 +15,8 @@ import pytest
 
 from toy_drivers import alive, begin, computed, end_drivers, environment, recorded, status_or_none, until
 from toy_study import row, spec, specs, work
-from tunescope.errors import InputError, OutputError, UnknownName
-from tunescope.study.driver_lock import driving
+from tunescope.errors import FormatError, InputError, OutputError, UnknownName
+from tunescope.study.driver_lock import driving, owner
 from tunescope.study.execute import execute
 from tunescope.study.folder import StudyFolder
 from tunescope.study.in_process import InProcess, Processes
@@ -111,6 +112,80 @@ def test_a_work_that_gives_what_is_no_row_fails_and_writes_nothing(tmp_path, bad
     assert list((tmp_path / "ledger").iterdir()) == []
 
 
+@pytest.mark.parametrize("executor", [InProcess(), Processes(1, ONE)], ids=["here", "processes"])
+def test_an_error_that_is_no_text_ends_its_run_only(tmp_path, executor):
+    given = (spec("odd", fail="surrogate"), spec("well"))
+    jobs = run(tmp_path, given, executor=executor, retries=0)
+    assert jobs["odd toy seed 0"].errors == ("ValueError: no file \\udcff.txt",)
+    assert recorded(tmp_path) == computed(given[1:])
+    for path in tmp_path.glob("states/*.json"):
+        path.read_bytes().decode()
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, GeneratorExit])
+def test_an_interrupted_driver_collects_what_is_done(tmp_path, ends):
+    def interrupted(given, folder, tell):
+        if given.condition == "last":
+            raise ends
+        return work(given, folder, tell)
+
+    run(tmp_path, (spec("first"),))
+    with pytest.raises(ends):
+        run(tmp_path, (spec("first"), spec("second"), spec("last")), work=interrupted)
+    assert set(read_ledger(tmp_path / "ledger.parquet")["condition"]) == {"first", "second"}
+    (tmp_path / "ledger" / "other.jsonl").write_text("{}\n")  # the ledger cannot be read: of the two, the interrupt is told
+    with pytest.raises(ends):
+        run(tmp_path, (spec("last"),), work=interrupted)
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write to '.*driver.json': No space left on device; .*--out"):
+        run(tmp_path / "study", specs(1))
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["driver.lock"]
+
+
+def test_a_file_where_the_folder_belongs_is_one_clear_line(tmp_path):
+    (tmp_path / "study").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write to '.*study': File exists"):
+        run(tmp_path / "study", specs(1))
+
+
+@pytest.mark.parametrize("name", ["study.json", "states/{}.json"])
+@pytest.mark.parametrize(("content", "found"), [("[1]", "not a JSON object but list"), ("{torn", "not JSON")])
+def test_files_that_are_no_objects_are_refused_by_name(tmp_path, name, content, found):
+    given = spec()
+    run(tmp_path, (given,))
+    path = tmp_path / name.format(given.hash)
+    path.write_text(content)
+    with pytest.raises(FormatError, match=f"{path.name}: {found}"):
+        run(tmp_path, (given,))
+
+
+@pytest.mark.parametrize("content", [b"{torn", b"[]", b"null", b'{"pid": 1}', b"\xff", b""])
+def test_an_owner_that_cannot_be_read_is_nobody(tmp_path, content):
+    run(tmp_path, (spec(),))
+    (tmp_path / "driver.json").write_bytes(content)
+    assert owner(StudyFolder.at(tmp_path)) is None
+    run(tmp_path, (spec(),))
+    assert owner(StudyFolder.at(tmp_path))["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_a_work_that_raises_leaves_the_threads_as_they_were(tmp_path, asked):
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(tmp_path, (spec(fail="always"),), executor=InProcess(Resources(cpus=asked)), retries=0)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_rows_that_a_copy_cut_short_are_made_again(tmp_path):
     given = specs(4)
     run(tmp_path, given)
@@ -122,6 +197,20 @@ def test_rows_that_a_copy_cut_short_are_made_again(tmp_path):
     lines = []
     run(tmp_path, given, announce=lines.append)
     assert sum("cut short" in line for line in lines) == 2
+    assert recorded(tmp_path) == computed(given)
+
+
+def test_rows_that_a_disk_has_changed_are_made_again(tmp_path):
+    """Of as many bytes as before, so that only the hash tells."""
+    given = specs(2)
+    run(tmp_path, given)
+    changed, untold, _ = sorted((tmp_path / "ledger").iterdir())
+    changed.write_bytes(changed.read_bytes().replace(b'"value"', b'"valve"', 1))
+    state = tmp_path / "states" / f"{untold.stem}.json"
+    state.write_text(json.dumps({name: value for name, value in json.loads(state.read_text()).items() if name != "sha256"}))
+    lines = []
+    run(tmp_path, given, announce=lines.append)
+    assert [line.split()[4] for line in lines if "changed" in line] == [changed.stem[:12]]
     assert recorded(tmp_path) == computed(given)
 
 

@@ -177,6 +177,12 @@ def test_numbers_of_numpy_become_plain():
     assert {name: json.loads(lines([given]))[name] for name in ("value", "layer", "n")} == {"value": 0.5, "layer": 3, "n": 7}
 
 
+def test_half_a_surrogate_pair_is_written_so_that_it_can_be_read(tmp_path):
+    """Arrow refuses its escape in JSON, and UTF-8 has none."""
+    path = ledger(tmp_path, [replace(row, texts="a\udcff") for row in rows(count=2)])
+    assert set(read_ledger(path)["texts"]) == {"a\\udcff"}
+
+
 def test_duckdb_reads_the_files_as_they_are(tmp_path):
     duckdb = pytest.importorskip("duckdb")
     given = [*rows(0), *rows(1)]

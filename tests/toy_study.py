@@ -47,6 +47,8 @@ def work(given: RunSpec, folder: Path, tell):
     if asked.get("fail") == "always" or (asked.get("fail") == "once" and not (folder / "failed").exists()):
         (folder / "failed").touch()
         raise ValueError(f"loss is nan\nat step {given.seed}")
+    if asked.get("fail") == "surrogate":
+        raise ValueError("no file \udcff.txt")
     if asked.get("fail") == "die" or (asked.get("fail") == "die once" and not (folder / "failed").exists()):
         (folder / "failed").touch()
         os._exit(9)

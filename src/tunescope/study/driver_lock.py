@@ -15,6 +15,7 @@ from typing import Any
 
 from tunescope.errors import OutputError
 from tunescope.study.folder import StudyFolder
+from tunescope.study.places import refused
 
 OWNER, LOCK = "driver.json", "driver.lock"
 BEAT = 10.0  # seconds between two signs of life of an owner whose lock no system call can hold
@@ -40,9 +41,12 @@ def driving(folder: StudyFolder, *, beat: float = BEAT, stale: float = STALE) ->
 
 
 def owner(folder: StudyFolder) -> dict[str, Any] | None:
-    """Who drives the study, or did last."""
-    content = (folder.place / OWNER).read()
-    return json.loads(content) if content else None
+    """Who drives the study, or did last; None where that was not told, or cannot be read any more."""
+    try:
+        read = json.loads((folder.place / OWNER).read() or b"null")
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) and {"host", "pid", "since", "seen"} <= read.keys() else None
 
 
 def driven(folder: StudyFolder, *, stale: float = STALE) -> bool:
@@ -72,7 +76,8 @@ def flocked(path: Path, *, wait: bool) -> Iterator[bool]:
     except ImportError:
         yield True
         return
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with refused(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         yield _taken(handle, fcntl.LOCK_EX) if wait else _soon(handle)
     finally:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunescope.errors import TunescopeError
 from tunescope.study.driver_lock import driving
 from tunescope.study.folder import PARQUET, StudyFolder
 from tunescope.study.jobs import DONE, FAILED, QUEUED, RUNNING, Job, Work, doomed, jobs_of, only, ready
@@ -61,12 +63,15 @@ def execute(
         with driving(folder):
             folder.open(study, every.values())
             _settle(folder, jobs, announce)
+            ended = False
             try:
                 _loop(folder, jobs, executor, retries, announce, lambda job: _assignment(job, study, folder, work, executor))
+                ended = True
             finally:
                 executor.close()
                 _requeue(folder, jobs)
-            write_parquet(read_ledger(folder.url), (folder.place / PARQUET).url)
+                with nullcontext() if ended else suppress(TunescopeError):  # an interrupt is what the caller must hear of
+                    write_parquet(read_ledger(folder.url), (folder.place / PARQUET).url)
     finally:
         executor.close()
     return tuple(jobs.values())
@@ -75,7 +80,7 @@ def execute(
 def _settle(folder: StudyFolder, jobs: dict[str, Job], announce: Callable[[str], None]) -> None:
     """What the ledger has is done; what an earlier driver left running or failed waits again."""
     for run in folder.mend():
-        announce(f"the rows of run {run[:12]} were cut short; it is done again")
+        announce(f"the rows of run {run[:12]} were cut short or changed; it is done again")
     finished = folder.finished()
     begun = folder.begun()
     for run, job in jobs.items():

@@ -14,6 +14,7 @@ and are uploaded when finished, so that a killed run goes on where it was only o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -86,17 +87,11 @@ class StudyFolder:
         return {name.removesuffix(".jsonl"): size for name, size in sizes.items() if name.endswith(".jsonl")}
 
     def mend(self) -> list[str]:
-        """Take away rows that a copy has cut short, so that their runs are done again; returns those runs."""
-        cut = []
-        for run, size in self.finished().items():
-            told = self.state(run) or {}
-            if size == told.get("bytes"):
-                continue
-            rows = self.rows_of(run).read() or b""
-            if not rows.endswith(b"\n") or rows.count(b"\n") < told.get("rows", 1):
-                self.rows_of(run).remove()
-                cut.append(run)
-        return cut
+        """Take away rows that a copy has cut short or a disk has changed, so that their runs are done again; returns those runs."""
+        broken = [run for run in self.finished() if not _whole(self.rows_of(run).read() or b"", self.state(run) or {})]
+        for run in broken:
+            self.rows_of(run).remove()
+        return broken
 
     def state(self, run: str) -> dict[str, Any] | None:
         """What was last told of a run."""
@@ -141,10 +136,21 @@ class StudyFolder:
         content = (self.place / name).read()
         if content is None:
             return None
+        todo = "remove it, and the study goes on from its ledger"
         try:
-            return json.loads(content)
+            read = json.loads(content)
         except ValueError as error:
-            raise FormatError(f"{self.url}/{name}: not JSON ({error}); remove it, and the study goes on from its ledger") from error
+            raise FormatError(f"{self.url}/{name}: not JSON ({error}); {todo}") from error
+        if not isinstance(read, dict):
+            raise FormatError(f"{self.url}/{name}: not a JSON object but {type(read).__name__}; {todo}")
+        return read
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        (self.place / name).write(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False).encode())
+        (self.place / name).write(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False).encode(errors="backslashreplace"))
+
+
+def _whole(rows: bytes, told: dict[str, Any]) -> bool:
+    """Whether the rows are those that were written; where no hash was told of them, whether there are as many."""
+    if "sha256" in told:
+        return hashlib.sha256(rows).hexdigest() == told["sha256"]
+    return rows.endswith(b"\n") and rows.count(b"\n") >= told.get("rows", 1)

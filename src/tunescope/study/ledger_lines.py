@@ -45,7 +45,7 @@ def _plain(name: str, value: Any, row: Row) -> Any:
     if value is None and name not in REQUIRED:
         return None
     if kind == "str" and isinstance(value, str):
-        return value
+        return value.encode(errors="backslashreplace").decode()  # half a surrogate pair is no text that a reader of JSON takes
     if kind == "int" and isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)
     if kind == "float" and isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -68,9 +69,14 @@ def perform(given: Assignment) -> Ended:
             if given.run not in given.folder.finished():
                 _make(given)
     except (Exception, SystemExit) as error:  # a work may raise anything, and an interrupt is none of its own
-        said = " ".join(str(error).split())
-        return Ended(given.run, f"{type(error).__name__}: {said}" if said else type(error).__name__, traceback.format_exc())
+        said = " ".join(_printable(str(error)).split())
+        return Ended(given.run, f"{type(error).__name__}: {said}" if said else type(error).__name__, _printable(traceback.format_exc()))
     return Ended(given.run)
+
+
+def _printable(said: str) -> str:
+    """Half a surrogate pair, as of a file's name that is not UTF-8, can be neither printed nor stored."""
+    return said.encode(errors="backslashreplace").decode()
 
 
 def _make(given: Assignment) -> None:
@@ -81,7 +87,7 @@ def _make(given: Assignment) -> None:
     content = lines(_completed(given, rows, story.seconds, peak_mb()))
     given.folder.keep(given.run)
     given.folder.rows_of(given.run).write(content)
-    story.finish(len(rows), len(content))
+    story.finish(len(rows), content)
 
 
 def _completed(given: Assignment, rows: Iterable[Row], seconds: float, peak: float) -> Iterator[Row]:
@@ -132,8 +138,9 @@ class _Story:
         if first or new or time.monotonic() >= self._next:
             self._write()
 
-    def finish(self, rows: int, size: int) -> None:
-        self._content |= {"state": DONE, "rows": rows, "bytes": size}
+    def finish(self, rows: int, content: bytes) -> None:
+        sha256 = hashlib.sha256(content).hexdigest()
+        self._content |= {"state": DONE, "rows": rows, "bytes": len(content), "sha256": sha256}
         self._write()
 
     def _write(self) -> None:
@@ -153,7 +160,9 @@ def _threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads() if torch else None
     if torch:
         torch.set_num_threads(count)
-    with threadpool_limits(count):
-        yield
-    if torch:
-        torch.set_num_threads(before)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tunescope.errors import OutputError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -56,21 +60,16 @@ class Place:
             return None
 
     def write(self, content: bytes) -> None:
-        """The content under that name, or what was there before; never a part of it, also after a loss of power."""
-        files, path = self._there
-        if self.local is None:
-            files.pipe_file(path, content)
-            return
-        draft = self.local.with_name(f".{self.local.name}.{os.getpid()}.part")
-        try:
-            with open(draft, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self.local)
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync_folder(self.local.parent)
+        """The content under that name, or what was there before; never a part of it, also after a loss of power.
+
+        Raises OutputError, saying what is in the way.
+        """
+        with refused(self.url):
+            files, path = self._there
+            if self.local is None:
+                files.pipe_file(path, content)
+            else:
+                _replace(self.local, content)
 
     def remove(self) -> None:
         """The file, if it is there."""
@@ -79,8 +78,10 @@ class Place:
             files.rm(path)
 
     def make_folder(self) -> None:
-        files, path = self._there
-        files.makedirs(path, exist_ok=True)
+        """Raises OutputError, saying what is in the way."""
+        with refused(self.url):
+            files, path = self._there
+            files.makedirs(path, exist_ok=True)
 
     def sizes(self) -> dict[str, int]:
         """Name and bytes of each file in the folder; none where there is no folder."""
@@ -109,6 +110,30 @@ def place(path: str | Path) -> Place:
 
     files, found = fsspec.core.url_to_fs(str(path))
     return Place(files.unstrip_protocol(found) if "://" in str(path) or "::" in str(path) else found)
+
+
+@contextmanager
+def refused(url: str | Path) -> Iterator[None]:
+    """What the system says against writing there, a full disk or no permission, as an OutputError."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to '{url}': {error.strerror or error}; mend that, or name another folder with --out") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
