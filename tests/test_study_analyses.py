@@ -140,6 +140,17 @@ def test_two_measures_agree_where_their_slopes_have_one_sign():
     assert found.exceptions["run"].tolist() == ["b"]
 
 
+def test_slopes_beside_distances_are_of_one_anchor_set(planted):
+    steep = planted[planted["subject"] == "geometry"].assign(texts="code", change=lambda rows: 2 * rows["change"])
+    whole = steep[steep["layer"] == 1].assign(layer=pd.NA, depth=np.nan, where="output", texts="more")  # is in no curve
+    both = pd.concat([planted, steep, whole.astype(planted.dtypes)], ignore_index=True)
+    with pytest.raises(InputError, match="several texts: code, docs; say which, texts='code'"):
+        analyses.distances_and_slopes(both, distance="cosine")
+    docs, code = (analyses.distances_and_slopes(both, distance="cosine", texts=texts) for texts in ("docs", "code"))
+    pd.testing.assert_frame_equal(docs, analyses.distances_and_slopes(planted, distance="cosine"))
+    assert code["slope"].to_numpy() == pytest.approx(2 * docs["slope"].to_numpy())
+
+
 def test_distance_against_slope_is_spearman_within_each_model_and_its_signs(planted):
     points = analyses.distances_and_slopes(planted[planted["update"] != "equal-step"], distance="cosine")
     assert len(points) == 8
@@ -275,6 +286,22 @@ def test_every_pair_is_compared_at_the_largest_drift_both_reach():
     assert (pair.a, pair.b, pair.drift, pair.n, pair.checkpoints) == ("far", "near", pytest.approx(0.2), 1, 1)
     assert pair.difference == pytest.approx(-0.1 - (-0.2 * 0.2 / 0.8)), "far's gain on the straight line to drift .2"
     assert pair.low is None
+
+
+def test_a_run_that_has_not_moved_is_no_pair_and_is_counted():
+    rows = [*drifted("a", 0.4, -0.2), *drifted("a", 0.0, 0.0, seed=1), *drifted("b", 0.2, -0.3), *drifted("b", 0.2, 0.1, seed=1)]
+    rows += [*drifted("c", 0.0, 0.0), *drifted("c", 0.6, 0.3, seed=1)]  # of a and c one has not moved, whichever the seed
+    ends = analyses.points(frame(rows))
+    both = analyses.every_pair(ends)
+    assert both[["a", "b", "drift", "n", "left_out"]].to_numpy().tolist() == [["a", "b", 0.2, 1, 1], ["b", "c", 0.2, 1, 1]]
+    assert both["difference"].tolist() == pytest.approx([-0.3 + 0.2 / 2, 0.3 / 3 - 0.1])
+    for line in both.itertuples():
+        alone = analyses.at_one_drift(ends, line.a, line.b)
+        assert (alone.difference, alone.left_out, alone.table["seed"].tolist()) == (line.difference, 1, [0] if line.a == "a" else [1])
+    with pytest.raises(NotEnoughRows, match="of every pair of a and c one has not moved"):
+        analyses.at_one_drift(ends, "a", "c")
+    with pytest.raises(InputError, match="drift 0 asked for"):
+        analyses.at_one_drift(ends, "a", "b", drift=0.0)
 
 
 def test_drift_against_damage_is_spearman_over_the_conditions_that_moved():

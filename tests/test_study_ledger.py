@@ -82,6 +82,17 @@ def test_ledgers_that_contradict_each_other_are_refused_by_name(tmp_path, change
         read_ledger(ledger(tmp_path / "a", here), ledger(tmp_path / "b", there))
 
 
+@pytest.mark.parametrize("name", ["change", "low", "high", "null"])
+def test_noise_of_the_value_is_no_contradiction_of_what_was_subtracted_from_it(tmp_path, name):
+    """A change of 1 - value is as exact as the value: 6e-8 is float32's rounding at 1, and twice the change."""
+    here = [replace(each, value=1.0, **{name: 3e-8}) for each in rows()]
+    there = [replace(each, value=1.0, **{name: 9e-8}) for each in rows()]
+    assert len(read_ledger(ledger(tmp_path / "a", here), ledger(tmp_path / "b", there))) == len(here)
+    apart = [replace(each, value=1.0, **{name: 2e-6}) for each in rows()]
+    with pytest.raises(InputError, match=f"contradict.*{name} of geometry orbit"):
+        read_ledger(ledger(tmp_path / "c", here), ledger(tmp_path / "d", apart))
+
+
 def test_what_differs_more_can_be_allowed(tmp_path):
     here = rows()
     there = [replace(each, value=each.value * 1.01) for each in here]

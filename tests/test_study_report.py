@@ -219,6 +219,17 @@ def test_the_order_of_the_rows_does_not_matter(mine):
     assert made(shuffled) == mine
 
 
+def test_the_hash_of_the_rows_knows_every_row_and_not_what_it_cost(mine):
+    rows = example_study()
+
+    def of(rows):
+        return made(rows)["provenance"]["rows_sha256"]
+
+    assert of(rows.assign(wall_s=rows["wall_s"] + 1, peak_mb=9.0)) == mine["provenance"]["rows_sha256"]
+    changed = rows.assign(value=rows["value"].where(rows.index != rows.index[-1], rows["value"] + 1e-9))
+    assert len({of(changed), of(rows[:-1]), mine["provenance"]["rows_sha256"]}) == 3
+
+
 def test_numbers_that_are_there_twice_are_said_and_the_rest_goes_on():
     rows = example_study()
     import pandas as pd

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 AGREE = 1e-6  # relative; float32 sums in another order, of another processor or library, differ by less
 # What two measurements of one number must agree in; names, versions and costs may differ between machines.
+_OF_VALUE = ("change", "low", "high", "null")  # of the value's size before they are subtracted: near 0 they are its noise
 _NUMBERS = ("value", "change", "low", "high", "null", "null_sd", "sd", "n")
 
 
@@ -62,10 +63,13 @@ def _check(table: pyarrow.Table, order: np.ndarray, again: np.ndarray, agree: fl
     firsts = np.maximum.accumulate(np.where(again, 0, np.arange(len(order))))[again]
     left, right = table.take(order[firsts]), table.take(order[again])
     worst, where = 0.0, (0, "value")
+    values = np.fmax(*(np.abs(side["value"].to_numpy(zero_copy_only=False).astype(float)) for side in (left, right)))
     for name in _NUMBERS:
         a, b = (side[name].to_numpy(zero_copy_only=False).astype(float) for side in (left, right))
+        size = np.maximum(np.abs(a), np.abs(b))
+        size = np.fmax(size, values) if name in _OF_VALUE else size
         with np.errstate(invalid="ignore"):
-            gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), 1e-12))
+            gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b) / np.maximum(size, 1e-12))
         gap = np.where(np.isnan(gap), np.inf, gap)
         if len(gap) and gap.max() > worst:
             worst, where = float(gap.max()), (int(gap.argmax()), name)

@@ -14,6 +14,7 @@ from tunescope.stats import Spread, paired_permutation, t_interval
 from tunescope.study.analyses.points import of_conditions
 
 Path = tuple[np.ndarray, np.ndarray]  # drift and gain, the untuned model first
+Run = tuple[str, int | None]  # model and seed
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class AtOneDrift:
 
     difference: mean over n pairs; low, high: its 95% t interval over pairs; p: of random signs; these three None for one pair.
     checkpoints: of the shorter path; with one, the path is the straight line from the untuned model, and nothing more is known of it.
-    left_out: pairs of which one never reaches that drift. table: model, seed, gain_a, gain_b, difference.
+    left_out: pairs of which one never reaches that drift, or has not moved at all. table: model, seed, gain_a, gain_b, difference.
     """
 
     a: str
@@ -44,17 +45,24 @@ def at_one_drift(found: pd.DataFrame, a: str, b: str, *, drift: float | None = N
     Every run is a path from the untuned model (drift 0, gain 0) through its checkpoints (`points` with checkpoint="all"), linear
     between them; its gain is read where it first reaches `drift`. Runs of one model and seed are a pair.
 
-    Args: drift: where to compare; by default the largest that every path reaches. No path is continued beyond its last checkpoint.
+    Args: drift: where to compare; by default the largest that every pair that moved reaches. No path goes beyond its end.
 
     Raises: NotEnoughRows when a condition is not there, no two runs share model and seed, or no pair reaches the drift; InputError for a
     drift that is not above 0.
     """
-    both = _pairs(of_conditions(found, [a, b]), a, b)
+    if drift is not None and not drift > 0:
+        raise InputError(f"a comparison at drift {drift:g} asked for; at 0 every path is the untuned model")
+    return _compared(_paths(of_conditions(found, [a, b])), a, b, drift)
+
+
+def _compared(paths: dict[str, dict[Run, Path]], a: str, b: str, drift: float | None = None) -> AtOneDrift:
+    both = {run: (path, paths[b][run]) for run, path in paths[a].items() if run in paths[b]}
     if not both:
         raise NotEnoughRows(f"no run of {a} has the model and seed of one of {b}, so there is no pair")
-    at = min(path[0].max() for two in both.values() for path in two) if drift is None else drift
-    if not at > 0:
-        raise InputError(f"a comparison at drift {at:g} asked for; at 0 every path is the untuned model")
+    ends = [min(path[0].max() for path in two) for two in both.values()]
+    if not any(end > 0 for end in ends):
+        raise NotEnoughRows(f"of every pair of {a} and {b} one has not moved")
+    at = min(end for end in ends if end > 0) if drift is None else drift
     reached = {pair: two for pair, two in both.items() if all(path[0].max() >= at for path in two)}
     if not reached:
         raise NotEnoughRows(f"no pair of {a} and {b} reaches a drift of {at:g}")
@@ -73,10 +81,11 @@ def every_pair(found: pd.DataFrame) -> pd.DataFrame:
     """
     moved = found.groupby("condition")["drift"].max()
     lines: list[dict[str, Any]] = []
+    paths = _paths(found)
     for a, b in combinations(sorted(moved.index[moved > 0]), 2):
         try:
-            one = at_one_drift(found, a, b)
-        except NotEnoughRows:  # no model in common: no pair of them, others may be
+            one = _compared(paths, a, b)
+        except NotEnoughRows:  # no model in common, or none that moved under both: no pair of them, others may be
             continue
         lines.append({name: value for name, value in vars(one).items() if name != "table"})
     if not lines:
@@ -84,12 +93,12 @@ def every_pair(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _pairs(found: pd.DataFrame, a: str, b: str) -> dict[tuple[str, int | None], tuple[Path, Path]]:
-    """The two paths of every model and seed that has both; of numbers printed as a mean, the seed is None."""
-    paths: dict[tuple[str, int | None], dict[str, Path]] = {}
+def _paths(found: pd.DataFrame) -> dict[str, dict[Run, Path]]:
+    """Of every condition the path of each model and seed; of numbers printed as a mean, the seed is None."""
+    paths: dict[str, dict[Run, Path]] = {}
     for (model, seed, condition), group in found.groupby(["model", "seed", "condition"], dropna=False, sort=True):
-        paths.setdefault((model, None if pd.isna(seed) else int(seed)), {})[condition] = _path(group)
-    return {pair: (own[a], own[b]) for pair, own in paths.items() if a in own and b in own}
+        paths.setdefault(condition, {})[model, None if pd.isna(seed) else int(seed)] = _path(group)
+    return paths
 
 
 def _path(group: pd.DataFrame) -> Path:

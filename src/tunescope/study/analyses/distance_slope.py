@@ -10,7 +10,7 @@ import numpy as np
 from tunescope.errors import NotEnoughRows
 from tunescope.stats import Correlation, pearson, sign_test, spearman
 from tunescope.study.analyses.profiles import profiles
-from tunescope.study.analyses.rows import choose, finite
+from tunescope.study.analyses.rows import choose, finite, needs, one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,16 +43,28 @@ class Pooled:
 
 
 def distances_and_slopes(
-    rows: pd.DataFrame, *, measure: str = "procrustes", distance: str = "procrustes", value: str = "slope", axis: str = "blocks"
+    rows: pd.DataFrame,
+    *,
+    measure: str = "procrustes",
+    distance: str = "procrustes",
+    value: str = "slope",
+    axis: str = "blocks",
+    texts: str | None = None,
 ) -> pd.DataFrame:
     """A line a model and objective for which both are there: model, objective, distance, slope and updates, how many rules it averages.
 
     A slope is the mean over the update rules of the rows, each rule the mean over its runs (seeds); choose the rules before: the study
     takes the five without equal-step. A distance is the mean over the rows of that subject and measure.
 
-    Raises: NotEnoughRows when nothing has both; as `profiles`.
+    Args: texts: the anchor set of the slopes, where there are several. The others as `profiles`.
+
+    Raises: NotEnoughRows when nothing has both, InputError when several texts are there and none was chosen; as `profiles`.
     """
-    slopes, _ = finite(profiles(rows, measure=measure, axis=axis), value)
+    needs(rows, "subject", "measure", "depth", "layer", "texts")
+    geometry = choose(rows, subject="geometry", measure=measure)
+    blocks = geometry["depth"].notna() | geometry["layer"].notna()
+    geometry = one(geometry[blocks] if blocks.any() else geometry, "texts", texts)
+    slopes, _ = finite(profiles(geometry, measure=measure, axis=axis), value)
     keys = ["model", "objective"]
     rule = slopes.groupby([*keys, "update"], dropna=False)[value].mean().reset_index()
     mean = rule.groupby(keys)[value].agg(slope="mean", updates="size").reset_index()

@@ -30,7 +30,7 @@ def _section(rows: pd.DataFrame, measure: str, distance: str) -> dict[str, Any]:
     slopes = usual(rows[geometry & ((rows["texts"] == texts) | (texts is None))])
     both = rows.loc[slopes.index.union(rows.index[rows["subject"] == "distance"])]
     about = {"measure": measure, "distance": distance, "texts": texts}
-    points, reason = tried(analyses.distances_and_slopes, both, measure=measure, distance=distance)
+    points, reason = tried(analyses.distances_and_slopes, both, measure=measure, distance=distance, texts=texts)
     if points is None:
         return about | {"points": [], "reason": reason}
     return plain(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tunescope.study.reporting.among import among_published
 from tunescope.study.reporting.choices import PRINTED
 from tunescope.study.reporting.conditions import condition_sections
@@ -136,7 +138,9 @@ def _provenance(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _hash(rows: pd.DataFrame) -> str:
-    """sha256 of the rows as text, in an order that does not depend on theirs; what a run cost is left out."""
+    """sha256 of the rows' own hashes, sorted, so that it does not depend on their order; what a run cost is left out."""
+    import pandas as pd
+
     kept = rows[[name for name in COLUMNS if name not in ("wall_s", "peak_mb")]]
-    lines = kept.to_csv(index=False, header=False, float_format="%.17g").splitlines()
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    own = pd.util.hash_pandas_object(kept, index=False).to_numpy(dtype="<u8")
+    return hashlib.sha256(np.sort(own).tobytes()).hexdigest()
