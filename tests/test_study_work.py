@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 import tunescope as ts
 from tunescope.errors import InputError, UnknownName
@@ -59,6 +60,18 @@ def test_a_finished_run_is_only_read_again_and_says_the_same(runs):
     before = (place / "model" / "run.json").stat().st_mtime_ns
     assert list(work(TUNE, place, quiet)) == rows
     assert (place / "model" / "run.json").stat().st_mtime_ns == before
+
+
+def test_the_same_spec_gives_the_same_rows_wherever_it_is_made(tmp_path):
+    """Equal steps reach every tensor of a group, so what a checkpoint lacks and loading draws must be drawn alike."""
+    spec = replace(TUNE, condition="equal-step", update=Update("equal-step", "equal-step", tau=0.01))
+    found = []
+    for name in ("one", "other"):
+        place = tmp_path / name / spec.hash
+        place.mkdir(parents=True)
+        torch.manual_seed(len(found))
+        found.append([(row.where, row.measure, row.value, row.identity) for row in work(spec, place, quiet)])
+    assert found[0] == found[1]
 
 
 def test_checkpoints_are_measured_where_asked(runs):
@@ -152,6 +165,7 @@ def test_features_of_a_run_are_those_of_its_file_and_no_two_rows_are_the_same_nu
         (replace(TUNE, kind="perturb"), InputError, "says not how"),
         (replace(TUNE, kind="features", objective=None), InputError, "compares features of nothing"),
         (replace(TUNE, model=Model("x", pretrain=replace(BERT, family="birt"))), InputError, "no such model type"),
+        (replace(TUNE, model=Model("x", pretrain=replace(BERT, config={"hiden_size": 16}))), UnknownName, "did you mean hidden_size"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(runs, tmp_path, spec, error, words):

@@ -50,7 +50,8 @@ def load_body(
     check_weight_files(folder.body, asked=folder.name)
     loader = next((getattr(transformers, name) for name in getattr(config, "architectures", None) or () if name in _WHOLE), AutoModel)
     try:
-        with quietly():
+        with quietly(), torch.random.fork_rng():
+            torch.manual_seed(0)  # what a checkpoint lacks, such as a pooler, is drawn alike at every loading
             module, info = loader.from_pretrained(
                 str(folder.body),
                 config=config,

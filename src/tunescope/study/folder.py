@@ -33,6 +33,7 @@ from tunescope.study.places import Place, place
 
 SCHEMA = "tunescope.study/1"
 STUDY, STATES, RUNS, PARQUET = "study.json", "states", "runs", "ledger.parquet"
+PLAN, REGISTRATION = "plan.toml", "registration.json"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class StudyFolder:
         if content is None:
             if missing_ok:
                 return None
+            if (self.place / REGISTRATION).read() is not None:
+                raise OutputError(f"'{self.url}' is registered and nothing of it ran yet; begin with tunescope study run")
             raise OutputError(f"'{self.url}' holds no study ({STUDY} is not there); give the folder that tunescope study run writes to")
         if content.get("schema") != SCHEMA:
             raise FormatError(f"{self.url}/{STUDY}: schema {content.get('schema')!r} found, this version reads {SCHEMA!r}")

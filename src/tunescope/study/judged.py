@@ -44,6 +44,8 @@ def judge(path: str | Path, plan: str | Path | None = None) -> Judged:
 
     Raises: InputError (neither a registration nor a plan), FormatError (a registration that was changed), and as `read_ledger`.
     """
+    if Path(path).is_file():
+        raise InputError(f"'{path}' is a file of rows, and verdicts are of a study's folder; tunescope study report reads files of rows")
     folder = StudyFolder.at(path)
     sealed = read_registration(folder)
     now = None if plan is None else read_plan(plan)

@@ -12,7 +12,7 @@ from tunescope.errors import FormatError, OutputError
 from tunescope.folders import writable_folder
 from tunescope.identity import spec_hash, versions
 from tunescope.study.alternatives import warnings_of
-from tunescope.study.folder import StudyFolder
+from tunescope.study.folder import PLAN, REGISTRATION, StudyFolder
 from tunescope.study.hypotheses import Hypothesis, Selection, hypothesis_of
 from tunescope.study.names import renamed
 from tunescope.study.plan import Plan
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "tunescope.registration/1"
-PLAN, REGISTRATION = "plan.toml", "registration.json"
 
 
 @dataclass(frozen=True)

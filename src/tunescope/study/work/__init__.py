@@ -17,6 +17,8 @@ def work(spec: RunSpec, folder: Path, tell: Tell) -> Iterable[Row]:
 
     Raises: UnknownName (kind), and what training and measuring raise.
     """
+    from transformers.utils import logging
+
     from tunescope.study.work.compared import compared
     from tunescope.study.work.featured import featured
     from tunescope.study.work.perturbed import perturbed
@@ -25,4 +27,5 @@ def work(spec: RunSpec, folder: Path, tell: Tell) -> Iterable[Row]:
     kinds = {"tune": trained, "perturb": perturbed, "compare": compared, "features": featured}
     if spec.kind not in kinds:
         raise UnknownName("kind of run", spec.kind, kinds)
+    logging.disable_progress_bar()  # of files written and read: the study tells its own
     return kinds[spec.kind](spec, folder, tell)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunescope.errors import InputError
+from tunescope.errors import InputError, UnknownName
 from tunescope.identity import spec_hash
 from tunescope.study.embedded import packaged_model
 from tunescope.study.run_spec import Model, Pretraining
@@ -70,6 +70,7 @@ def drawn(asked: Pretraining, texts: Any, folder: Path) -> None:
 
     if asked.family not in CONFIG_MAPPING:
         raise InputError(f"pretraining of a '{asked.family}' asked for, and transformers has no such model type; try bert or gpt_neox")
+    _check_sizes(asked)
     tokenizer = byte_pairs(texts, vocabulary=asked.vocabulary, length=asked.max_length, encloses=asked.objective != "causal-lm")
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
     try:
@@ -83,6 +84,16 @@ def drawn(asked: Pretraining, texts: Any, folder: Path) -> None:
         raise InputError(f"pretraining of a '{asked.family}' with {asked.config} asked for, which it does not take: {error}") from error
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _check_sizes(asked: Pretraining) -> None:
+    """Raises UnknownName for a size that the family has not: transformers would keep it and make the model of another size."""
+    from transformers import CONFIG_MAPPING
+
+    known = CONFIG_MAPPING[asked.family]()
+    for name in asked.config:
+        if not hasattr(known, name):
+            raise UnknownName(f"config of a '{asked.family}'", name, known.to_dict())
 
 
 def byte_pairs(texts: Any, *, vocabulary: int, length: int, encloses: bool) -> Any:
