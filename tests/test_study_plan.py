@@ -23,6 +23,7 @@ from tunescope.study.hypotheses import hypothesis_of
 from tunescope.study.local_content import LocalContent
 from tunescope.study.plan import BUNDLED, bundled_text, parse_plan, read_plan
 from tunescope.study.recorded import check_hypotheses
+from tunescope.study.run_spec import Model
 
 PLAN = """
 name = "small"
@@ -162,6 +163,49 @@ def test_changed_data_are_another_run_and_moved_data_the_same(tmp_path):
         hashes.append([spec.hash for spec in expand(plan_of(text, tmp_path / folder))])
     assert hashes[0] == hashes[1]
     assert not set(hashes[0]) & set(hashes[2])
+
+
+def hashes(text, folder):
+    return {spec.hash for spec in expand(plan_of(text, folder))}
+
+
+def test_splits_of_one_collection_are_other_runs(tmp_path):
+    (tmp_path / "beir").mkdir()
+    (tmp_path / "beir" / "queries.jsonl").write_text("{}")
+    text = changed('[measure]\n', '[measure]\nretrieval = ["search"]\n') + '\n[sources.search]\nplace = "beir:test"\n'
+    assert not hashes(text, tmp_path) & hashes(text.replace("beir:test", "beir:dev"), tmp_path)
+
+
+FEATURES = """
+[[runs]]
+kind = "features"
+models = ["tiny-neox"]
+objectives = ["causal-lm"]
+updates = ["lora"]
+measure = { options = { layers = [1], dictionary = { 1 = "own" } } }
+"""
+
+
+def test_a_dictionary_is_named_by_what_lies_at_its_place(tmp_path):
+    found = []
+    for folder, content in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / folder / "own").mkdir(parents=True)
+        (tmp_path / folder / "own" / "cfg.json").write_text(content)
+        found.append(hashes(PLAN + FEATURES, tmp_path / folder))
+    assert found[0] == found[1]
+    assert len(found[0] - found[2]) == 2, "the two runs of features"
+    with pytest.raises(InputError, match=r"runs\[3\].measure.options.dictionary: no such dictionary 'own'"):
+        expand(plan_of(PLAN + FEATURES, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "qwen.tiktoken"])
+def test_a_model_is_its_template_and_its_vocabulary_too(name, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    found = set()
+    for content in ("one", "two"):
+        (tmp_path / name).write_text(content)
+        found.add(LocalContent(tmp_path).model(Model("m", str(tmp_path))).sha256)
+    assert len(found) == 2
 
 
 def test_a_rule_overrides_the_block_and_the_block_the_plan():

@@ -123,9 +123,8 @@ class _Maker:
                 raise UnknownName(f"option of what {where} measures", name, options)
         if block.kind == "features" and ("layers" not in found.options or len(found.texts) != 1):
             raise InputError(f"{where}: features need measure.options.layers, and one text set in measure.texts")
-        own = found.options.get("dictionary")
-        if isinstance(own, dict):  # keys of TOML are text
-            found = replace(found, options={**found.options, "dictionary": {int(layer): each for layer, each in own.items()}})
+        if "dictionary" in found.options:
+            found = replace(found, options={**found.options, "dictionary": self._dictionary(found.options["dictionary"], where)})
         return replace(
             found,
             texts=self._sources(found.texts, "texts"),
@@ -133,6 +132,16 @@ class _Maker:
             retrieval=self._sources(found.retrieval, "retrieval"),
             lm=self._sources(found.lm, "texts"),
         )
+
+    def _dictionary(self, given: Any, where: str) -> dict[Any, Any]:
+        """With what lies there hashed: one, or one a layer. Keys of TOML are text."""
+        named = f"{where}.measure.options.dictionary"
+        places = list(given.values()) if isinstance(given, dict) else [given]
+        if not all(isinstance(each, str) for each in places) or (isinstance(given, dict) and not all(map(str.isdecimal, given))):
+            raise InputError(f"{named}: {given!r} found; give a folder or file, or one a layer, as in {{ 3 = \"folder\" }}")
+        if isinstance(given, dict):
+            return {int(layer): self.content.dictionary(each, where=named) for layer, each in given.items()}
+        return self.content.dictionary(given, where=named)
 
     def _sources(self, sources: tuple[Source, ...], use: str) -> tuple[Source, ...]:
         return tuple(found for each in sources if (found := self.content.source(each, use)) is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 
 from tunescope.errors import InputError
@@ -12,7 +13,7 @@ from tunescope.study.possible import local_folder
 from tunescope.study.run_spec import Model, Source
 from tunescope.texts.hub import PREFIX
 
-_WEIGHTS = ("*.json", "*.safetensors", "*.model", "*.txt")
+_WEIGHTS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 
 
 @dataclass
@@ -39,7 +40,10 @@ class LocalContent:
             self._miss(source.place, f"sources.{source.name}", use)
             return source
         place = f"{path.absolute()}{split}"
-        return replace(source, place=place) if self.lenient else replace(source, place=place, sha256=self._hash(path, "*"))
+        if self.lenient:
+            return replace(source, place=place)
+        found = self._hash(path, "*")
+        return replace(source, place=place, sha256=hashlib.sha256(f"{found}{split}".encode()).hexdigest() if split else found)
 
     def model(self, model: Model) -> Model:
         """A folder's weights hashed; what a hub holds is named by its revision."""
@@ -55,6 +59,19 @@ class LocalContent:
         placed = replace(model, place=str(path.absolute()))
         return placed if self.lenient else replace(placed, sha256=self._hash(path, *_WEIGHTS))
 
+    def dictionary(self, place: str, *, where: str) -> dict[str, str]:
+        """The place of a dictionary of features, with the hash of what lies there, as an option of a measurement.
+
+        Raises InputError where there is nothing.
+        """
+        path = local_folder(place, self.folder)
+        if not path.exists():
+            self._miss(place, where, "dictionary")
+            return {"place": place}
+        found = {"place": str(path.absolute())}
+        beside = ("*",) if path.is_dir() else (escape(path.name), "*.json")  # a file's settings lie beside it
+        return found if self.lenient else found | {"sha256": self._hash(path if path.is_dir() else path.parent, *beside)}
+
     def _path(self, place: str, use: str) -> tuple[Path, str]:
         """The file or folder, and the ":split" of a retrieval collection."""
         path = local_folder(place, self.folder)
@@ -65,7 +82,7 @@ class LocalContent:
 
     def _miss(self, place: str, name: str, use: str) -> None:
         if not self.lenient:
-            kind = "folder in the BEIR layout" if use == "retrieval" else "file"
+            kind = {"retrieval": "folder in the BEIR layout", "dictionary": "dictionary"}.get(use, "file")
             raise InputError(f"{name}: no such {kind} '{place}' (from {self.folder.absolute()}); put it there, or change its place")
         self.missing.setdefault(place, name)
 

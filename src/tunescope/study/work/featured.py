@@ -37,11 +37,23 @@ def featured(spec: RunSpec, folder: Path, tell: Tell) -> Iterator[Row]:
     texts = spec.measurement.texts[0]
     found = features(
         base, tuned, texts_of(texts), revision=spec.model.revision, out=folder / "features", resume=True, seed=spec.seed,
-        progress=lambda stage, done, total: tell(done, total, stage), **spec.measurement.options,
+        progress=lambda stage, done, total: tell(done, total, stage), **_options(spec.measurement.options),
     )  # fmt: skip
     subject = Subject.of(spec)
     for row in feature_numbers(found.payload):
         yield subject.with_(subject="features", texts=texts.name, where=f"block {row['layer']}" if row["layer"] else None, **row)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """As `ts.features` takes them: dictionaries by their places."""
+    found, own = dict(given), given.get("dictionary")
+    if isinstance(own, Mapping):
+        found["dictionary"] = own["place"] if "place" in own else {layer: _place(each) for layer, each in own.items()}
+    return found
+
+
+def _place(given: Any) -> Any:
+    return given["place"] if isinstance(given, Mapping) else given
 
 
 def feature_numbers(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
