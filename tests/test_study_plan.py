@@ -165,6 +165,24 @@ def test_changed_data_are_another_run_and_moved_data_the_same(tmp_path):
     assert not set(hashes[0]) & set(hashes[2])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("l.csv", "text,kind\none,a\n"), ("l.jsonl", '{"text": "one", "kind": "a"}\n'), ("l.tsv", "text\tkind\none\ta\n")]
+)
+def test_a_column_of_classes_is_looked_for_in_the_file(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    text = changed('[measure]\n', '[measure]\nlabels = ["sets"]\n').replace('place = "texts.txt"', f'place = "{name}"\nlabels = "kind"')
+    assert expand(plan_of(text, tmp_path))
+    with pytest.raises(UnknownName, match="unknown column of labels of sources.sets 'kid'; did you mean kind"):
+        expand(plan_of(text.replace('labels = "kind"', 'labels = "kid"'), tmp_path))
+
+
+def test_a_prompt_that_nothing_would_use_is_refused(tmp_path):
+    (tmp_path / "texts.txt").write_text("one\n")
+    text = changed('[measure]\n', '[measure]\nlm = ["sets"]\n').replace('place = "texts.txt"', 'place = "texts.txt"\nprompt = "query: "')
+    with pytest.raises(InputError, match="sources.sets has a prompt, which lm puts before nothing"):
+        expand(plan_of(text, tmp_path))
+
+
 def hashes(text, folder):
     return {spec.hash for spec in expand(plan_of(text, folder))}
 
@@ -253,6 +271,28 @@ REFUSED = [
     ('[models.tiny-bert.pretrain]', '[models.x]\nplace = "./nothing"\n[models.tiny-bert.pretrain]', "models.x: no such folder './nothing'"),
     ('[models.tiny-bert.pretrain]', '[models.x]\nplace = "package:minilmm"\n[models.tiny-bert.pretrain]', "did you mean package:minilm"),
     ('[measure]\n', '[measure]\noptions = { poling = "mean" }\n', "did you mean pooling"),
+    ("steps = 5\n", 'steps = 5\nlr = "fast"\n', "schedule: lr = 'fast' found; give a number above 0"),
+    ("steps = 5\n", "steps = 5\nlr = -1\n", "schedule: lr = -1 found; give a number above 0"),
+    ("steps = 5\n", "steps = 0\n", "schedule: steps = 0 found; give a whole number from 1"),
+    ("steps = 5\n", "epochs = 0\n", "schedule: epochs = 0 found; give a number above 0"),
+    ("steps = 5\n", 'steps = 5\nprecision = "fp9"\n', "unknown precision of schedule 'fp9'"),
+    ("steps = 5\n", 'steps = 5\nschedule = "cosin"\n', "did you mean cosine"),
+    ("steps = 5\n", "steps = 5\ncheckpoints = [6]\n", "runs[1]: a checkpoint at step 6 asked for, and the run has 5"),
+    ("steps = 5\n", "steps = 5\ncheckpoints = [0.5]\n", "runs[1]: a checkpoint at step 0.5 asked for"),
+    ("steps = 5\n", "epochs = 2\ncheckpoints = [2.5]\n", "runs[1]: a checkpoint at epoch 2.5 asked for, and the run has 2"),
+    ("steps = 5\n", "checkpoints = [2]\n", "runs[1]: a checkpoint at epoch 2 asked for, and the run has 1"),
+    ("uniform = {}", "uniform = { schedule = { lr = 0 } }", "updates.uniform.schedule: lr = 0 found"),
+    ('[measure]\ntexts = ["docs"]', '[measure]\ntexts = ["docs", "docs"]', "runs[1].measure.texts: 'docs' is named twice"),
+    ('[measure]\n', '[measure]\nlm = ["docs", "docs"]\n', "runs[1].measure.lm: 'docs' is named twice"),
+    ('"cka", "nps"', '"cka", "cka"', "runs[1].measure.measures: 'cka' is named twice"),
+    ('[measure]\n', '[measure]\noptions = { pooling = "meen" }\n', "did you mean mean"),
+    ('[measure]\n', '[measure]\nlabels = ["docs"]\n', "sources.docs has texts only, and labels need a column of classes"),
+    ("amounts = { sigma = 0.1 }", 'to = "npss=.7"', "unknown measure of changes.noise.to 'npss'; did you mean nps"),
+    ("amounts = { sigma = 0.1 }", 'to = "nps=far"', "to = 'nps=far' asked for; give one measure and its value"),
+    ("amounts = { sigma = 0.1 }", 'to = "isotropy=.7"', "unknown measure of changes.noise.to 'isotropy'"),
+    ('updates = ["uniform", "lora"]', 'updates = ["uniform", "lora"]\nexclude = [{ update = "lore" }]', "'lore'; did you mean lora"),
+    ('updates = ["uniform", "lora"]', 'updates = ["uniform", "lora"]\nexclude = [{ model = ["tiny-brt"] }]', "did you mean tiny-bert"),
+    ('place = "texts.txt"', 'place = "hf:some/set"\nrevision = "abc"', "sources.sets: revision = 'abc' found"),
     ("vocab", "vocab", ""),
 ]  # fmt: skip
 
@@ -430,14 +470,24 @@ def test_what_nobody_said_is_counted_and_not_guessed(tmp_path):
     assert estimate(plan, specs).unknown == 0
 
 
+def tells_distance(name):
+    from tunescope.training.distance_read import directed
+
+    try:
+        return directed(name) is not None
+    except InputError:
+        return False
+
+
 def test_known_names_are_those_of_the_registries():
+    from tunescope.activations.pooling import POOLINGS
     from tunescope.geometry.measures import MEASURES
     from tunescope.outcome.ranking import METRICS
     from tunescope.training.gradient_distances import DISTANCES
     from tunescope.training.objectives import OBJECTIVES
     from tunescope.training.objectives.views import VIEWS
     from tunescope.training.perturb import TAKES
-    from tunescope.training.run.spec import Schedule
+    from tunescope.training.run.spec import PRECISIONS, SCHEDULES, Schedule
     from tunescope.training.updates import UPDATES
 
     made_of_others = {"mixture", "preserve"}
@@ -453,6 +503,9 @@ def test_known_names_are_those_of_the_registries():
     assert METRICS == known.RETRIEVAL
     assert set(VIEWS) == set(known.VIEWS)
     assert tuple(DISTANCES) == known.DISTANCES
+    assert (SCHEDULES, PRECISIONS, tuple(POOLINGS)) == (known.SCHEDULES, known.PRECISIONS, known.POOLINGS)
+    assert {name for name in MEASURES if tells_distance(name)} == set(known.TARGETS)
+    assert {each for takes in TAKES.values() for each in takes} - {"like", "layers"} == set(known.AMOUNTS)
     assert {each.name for each in fields(Schedule)} | {"checkpoints", "max_length"} == set(known.SCHEDULE)
     assert {name for name, each in known.OBJECTIVES.items() if each.reads == known.LEFT} == {"causal-lm", "causal-span", "sft"}
 

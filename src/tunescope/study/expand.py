@@ -9,6 +9,7 @@ from typing import Any
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.study import known
+from tunescope.study.asked_values import check_checkpoints, check_labels, check_measurement
 from tunescope.study.controlled import check_claims
 from tunescope.study.jobs import jobs_of
 from tunescope.study.local_content import LocalContent
@@ -64,6 +65,9 @@ class _Maker:
         if chosen["objective"]:
             objective = self._objective(chosen, where)
             update, schedule = self._updated(block, self.plan.updates[chosen["update"]])
+            check_checkpoints(schedule, where=where)
+            if objective.texts is not None and "classify" in objective_parts(objective.objective):
+                check_labels(objective.texts, where=where)
             self._check_trained(model, objective, update, measurement, where)
             spec = replace(spec, objective=objective, update=update, schedule=schedule)
         if block.kind == "perturb":
@@ -125,10 +129,14 @@ class _Maker:
             raise InputError(f"{where}: features need measure.options.layers, and one text set in measure.texts")
         if "dictionary" in found.options:
             found = replace(found, options={**found.options, "dictionary": self._dictionary(found.options["dictionary"], where)})
+        check_measurement(found, where=f"{where}.measure")
+        labels = self._sources(found.labels, "texts")
+        for source in labels:
+            check_labels(source, where=f"{where}.measure.labels")
         return replace(
             found,
             texts=self._sources(found.texts, "texts"),
-            labels=self._sources(found.labels, "texts"),
+            labels=labels,
             retrieval=self._sources(found.retrieval, "retrieval"),
             lm=self._sources(found.lm, "texts"),
         )

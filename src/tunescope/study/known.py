@@ -71,6 +71,8 @@ MEASURES = (
     "cka", "debiased_cka", "procrustes", "nps", "isotropy", "rbf_cka", "rsa", "cca", "svcca", "pwcca", "linear_r2", "mutual_knn",
     "trustworthiness", "continuity", "relative_drift", "row_cosine", "subspace_overlap", "change_rank", "mean_cosine", "partition_ratio",
 )  # fmt: skip
+# Measures of two sides, whose distance a control can be moved to: not those of one side, nor the rank of a change.
+TARGETS = tuple(name for name in MEASURES if name not in ("isotropy", "mean_cosine", "partition_ratio", "change_rank"))
 RETRIEVAL = ("ndcg@10", "ndcg_exp@10", "mrr@10", "map", "recall@10", "recall@100")
 PROBES = ("accuracy",)
 LANGUAGE = ("loss", "perplexity", "bits_per_byte")
@@ -82,12 +84,18 @@ FEATURES = (
     "reused_share", "reused_share_ceiling", "shared_share", "shared_share_ceiling", "span_overlap", "span_overlap_ceiling",
     "unexplained_share", "unexplained_share_ceiling",
 )  # fmt: skip
+AMOUNTS = ("sigma", "alpha", "scale", "bits")  # rows of cost that a control writes
 SUBJECTS = ("geometry", "outcome", "distance", "features", "cost")
 
 SCHEDULE = (
     "epochs", "steps", "checkpoints", "max_length", "batch_size", "accumulate", "lr", "drawn_lr", "schedule", "warmup", "clip",
     "precision", "activation_checkpointing",
 )  # fmt: skip
+SCHEDULES = ("constant", "cosine", "linear")
+PRECISIONS = ("float32", "bfloat16", "float16")
+POOLINGS = ("mean", "cls", "last", "none")
+PLACES = ("embeddings", "final", "output")  # beside "block 1", "block 2", …
+SIDES = ("base", "tuned")
 # Arguments of `ts.diff` and of `ts.features` that a plan may give as measure.options.
 DIFF_OPTIONS = ("layers", "pooling", "batch_size", "max_length", "dtype", "device", "method", "seed")
 FEATURE_OPTIONS = (

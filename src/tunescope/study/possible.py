@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunescope.errors import InputError, ModelError, UnknownName
 from tunescope.models.families import FAMILIES
 from tunescope.models.pretraining import UNKNOWN, check_pretraining, pretraining_of
 from tunescope.study import known
+from tunescope.study.asked_values import check_excluded, check_schedule, check_target
 from tunescope.study.embedded import MINILM, PACKAGE
 from tunescope.study.run_spec import KINDS, Change, Model, Objective, Source, Update
 
@@ -32,10 +33,13 @@ def check_plan(plan: Plan) -> None:
         _check_update(update)
     for change in plan.changes.values():
         _check_change(change)
-    _check_schedule(plan.schedule, where="schedule")
+    check_schedule(plan.schedule, where="schedule")
     for number, block in enumerate(plan.blocks, 1):
         _check_block(block, plan, where=f"runs[{number}]")
     _check_measures(plan.measurement.measures, plan.measurement.at, where="measure")
+    for source in plan.sources.values():
+        if source.revision is not None:
+            raise InputError(f"sources.{source.name}: revision = '{source.revision}' found, and texts have none; keep them in a file")
 
 
 def named(kind: str, names: Iterable[str], known_names: Collection[str], *, where: str) -> None:
@@ -181,7 +185,7 @@ def _check_update(update: Update) -> None:
         raise InputError(f"{where}: tau belongs to equal-step, and the rule is '{update.update}'")
     if isinstance(update.tau, str) and update.tau != "paired":
         raise InputError(f"{where}: tau = '{update.tau}' asked for; give a number, or \"paired\"")
-    _check_schedule(update.schedule, where=f"{where}.schedule")
+    check_schedule(update.schedule, where=f"{where}.schedule")
 
 
 def _check_change(change: Change) -> None:
@@ -194,14 +198,10 @@ def _check_change(change: Change) -> None:
         raise InputError(f"{where}: {change.kind} {need}")
     if change.to is not None and (change.amounts or not takes & set(known.PARAMETERS)):
         raise InputError(f"{where}: to = '{change.to}' finds the amount of {change.kind}; give either the amounts or the distance")
+    if change.to is not None:
+        check_target(change.to, where=where)
     if change.kind in ("gaussian", "rounding") and change.to is None and not change.amounts:
         raise InputError(f"{where}: {change.kind} needs {known.CHANGES[change.kind][0]}; give it in amounts")
-
-
-def _check_schedule(schedule: Mapping[str, Any], *, where: str) -> None:
-    named("key", schedule, known.SCHEDULE, where=where)
-    if "steps" in schedule and "epochs" in schedule:
-        raise InputError(f"{where}: steps and epochs are both given; a run is as long as one of them says")
 
 
 def _check_measures(measures: Iterable[str], at: str, *, where: str) -> None:
@@ -219,12 +219,10 @@ def _check_block(block: Block, plan: Plan, *, where: str) -> None:
     ):  # fmt: skip
         named(kind, asked, declared, where=where)
     _check_views(block.views, where=where)
-    _check_schedule(block.schedule, where=f"{where}.schedule")
+    check_schedule(block.schedule, where=f"{where}.schedule")
     _check_measures(block.measure.get("measures", ()), block.measure.get("at", "end"), where=f"{where}.measure")
     _check_asked(block, where)
-    excludes = ("model", "objective", "update", "seed", "corpus", "views", "change", "tuned", "anchors")
-    for each in block.exclude:
-        named("axis", each, excludes, where=f"{where}.exclude")
+    check_excluded(block, where=f"{where}.exclude")
 
 
 def _check_asked(block: Block, where: str) -> None:
