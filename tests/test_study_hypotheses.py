@@ -127,6 +127,14 @@ def test_the_end_is_the_last_checkpoint_and_an_epoch_is_its_own():
     assert verdict(made({"at_most": -0.05}, on=NDCG | {"at": 4.0}), rows).state == NOT_EVALUABLE
 
 
+def test_an_epoch_is_the_checkpoint_whose_step_it_was_rounded_to():
+    rows = [replace(nps(1 - step / 100), step=step, epoch=step / 13) for step in (3, 6, 13)]  # .25 of 13 steps is step 3, .5 step 6
+    on = {"measure": "nps", "condition": "mlm"}
+    found = [verdict(made({"above": 0}, on=on | {"at": at}), frame(rows)).value for at in (0.25, 0.5, 1.0)]
+    assert found == pytest.approx([0.03, 0.06, 0.13])
+    assert verdict(made({"above": 0}, on=on | {"at": 0.75}), frame(rows)).state == NOT_EVALUABLE
+
+
 def test_an_outcome_is_of_the_output_unless_a_layer_is_named():
     rows = frame([outcome(-0.06), *(outcome(-layer / 100, where=None, layer=layer) for layer in range(4))])
     assert verdict(made({"at_most": -0.05}), rows).value == pytest.approx(-0.06)

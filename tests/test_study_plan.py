@@ -327,6 +327,22 @@ def test_runs_of_one_name_are_refused():
         ("above = 0.0", "above = 0.0, at_most = -1.0", "turn the bounds round"),
         ("above = 0.0", "above = 0.0, at_least = 1.0", "one lower bound"),
         ("above = 0.0 }", "above = 0.0 }\nfalsified = { below = 0.1 }", "a value can be both"),
+        ("above = 0.0", "above = nan", "a bound must be a finite number"),
+        ("above = 0.0", "above = 0.0, at_most = inf", "a bound must be a finite number"),
+        ('measure = "cka"', 'measure = "cka", layer = 99', "is about layer 99, and the models it names have 0 to 4"),
+        ('measure = "cka"', 'measure = "cka", where = "block 5"', "is about layer 5, and the models it names have 0 to 4"),
+        ('measure = "cka"', 'measure = "cka", where = "outptu"', "did you mean output"),
+        ('measure = "cka"', 'measure = "cka", side = "tuned"', "side = 'tuned' is of an outcome"),
+        ('measure = "cka"', 'subject = "outcome", measure = "loss", side = "tunde"', "did you mean tuned"),
+        ('measure = "cka"', 'subject = "outcome", measure = "loss", side = "base"', "the base has no change"),
+        ('measure = "cka", condition = "mlm uniform"', 'subject = "cost", measure = "sigm"', "did you mean sigma"),
+        ('measure = "cka"', 'subject = "cost", measure = "sigma"', "none of the runs it names is of kind 'perturb'"),
+        ("uniform\" }\n", 'uniform" }\nminus = { measure = "cka", update = "lora" }\n', "minus has of seed 0 'mlm lora' of"),
+        (
+            'uniform" }\nsupported = { above = 0.0 }',
+            'uniform" }\nminus = { measure = "cka", condition = "mlm lora" }\nsupported = { within = "base interval" }',
+            "a difference of two numbers has no base interval",
+        ),
     ],
 )
 def test_a_hypothesis_on_what_is_not_recorded_is_refused(old, new, words):
@@ -334,6 +350,30 @@ def test_a_hypothesis_on_what_is_not_recorded_is_refused(old, new, words):
     with pytest.raises(InputError) as caught:
         expand(plan_of(PLAN + changed(old, new, HYPOTHESIS)))
     assert words in str(caught.value)
+
+
+ONE_SEED = """
+[[runs]]
+models = ["tiny-neox"]
+objectives = ["causal-lm"]
+updates = ["uniform"]
+seeds = [0]
+"""
+
+
+def test_a_difference_needs_the_same_seeds_on_both_sides():
+    minus = 'uniform" }\nminus = { measure = "cka", model = "tiny-neox", condition = "causal-lm uniform" }\n'
+    text = PLAN + ONE_SEED + changed('uniform" }\n', minus, HYPOTHESIS)
+    with pytest.raises(InputError, match="on has seeds 0, 1, minus 0; give both the same"):
+        expand(plan_of(text))
+    assert expand(plan_of(text.replace("seeds = [0]", "seeds = [0, 1]")))
+
+
+def test_an_epoch_of_a_run_in_steps_is_refused():
+    text = changed('[measure]\n', '[measure]\nat = "checkpoints"\n') + changed('"cka", c', '"cka", at = 0.5, c', HYPOTHESIS)
+    with pytest.raises(InputError, match="is about epoch 0.5, and 'mlm uniform' of tiny-bert is given in steps"):
+        expand(plan_of(text))
+    assert expand(plan_of(text.replace("steps = 5\n", "epochs = 1\ncheckpoints = [0.5]\n")))
 
 
 @pytest.mark.parametrize(

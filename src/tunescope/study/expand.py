@@ -14,7 +14,7 @@ from tunescope.study.controlled import check_claims
 from tunescope.study.jobs import jobs_of
 from tunescope.study.local_content import LocalContent
 from tunescope.study.plan import Block, Plan, measured, source_of
-from tunescope.study.possible import check_pair, check_rule, objective_parts, pretraining
+from tunescope.study.possible import check_pair, check_rule, layers_of, objective_parts, pretraining
 from tunescope.study.recorded import check_hypotheses
 from tunescope.study.run_spec import Measurement, Model, Objective, RunSpec, Source, Update
 
@@ -37,7 +37,8 @@ def expand(plan: Plan, *, content: LocalContent | None = None) -> tuple[RunSpec,
             specs[key] = spec
     runs = tuple(specs.values())
     jobs_of(runs)
-    check_hypotheses(plan.hypotheses, runs)
+    layers = {name: count for name, model in plan.models.items() if (count := layers_of(model, plan))}
+    check_hypotheses(plan.hypotheses, runs, layers=layers)
     check_claims(plan.controlled, runs)
     return runs
 

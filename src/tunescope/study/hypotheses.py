@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tunescope.errors import InputError, UnknownName
-from tunescope.study.known import SUBJECTS
+from tunescope.study.known import PLACES, SIDES, SUBJECTS
 
 BASE_INTERVAL = "base interval"
 NUMBERS = ("value", "change", "slope")
@@ -151,6 +152,8 @@ def hypothesis_of(given: Mapping[str, Any]) -> Hypothesis:
     minus = None if given.get("minus") is None else _selection({**_shared(given["on"]), **given["minus"]}, where=name)
     supported = _region(given["supported"], where=f"{name}, supported")
     falsified = None if given.get("falsified") is None else _region(given["falsified"], where=f"{name}, falsified")
+    if minus is not None and BASE_INTERVAL in (supported.within, None if falsified is None else falsified.within):
+        raise InputError(f"hypothesis '{name}': a difference of two numbers has no {BASE_INTERVAL}; give bounds, or leave minus out")
     if given.get("over", OVER[0]) not in OVER:
         raise UnknownName(f"way to take the runs of hypothesis '{name}' together", given["over"], OVER)
     if falsified is not None and _meet(supported, falsified):
@@ -180,7 +183,22 @@ def _selection(given: Mapping[str, Any], *, where: str) -> Selection:
         found = replace(found, where="output")  # the embedding that is deployed
     if found.subject == "outcome" and found.side is None:
         found = replace(found, side="tuned")
+    _check_place(found, where)
     return found
+
+
+def _check_place(asked: Selection, where: str) -> None:
+    """That there are rows of its place and side, and that they have its number."""
+    if asked.where is not None and asked.where not in PLACES and not re.fullmatch(r"block [1-9]\d*", asked.where):
+        raise UnknownName(f"where of hypothesis '{where}'", asked.where, [*PLACES, "block 1"])
+    if asked.side is not None and asked.side not in SIDES:
+        raise UnknownName(f"side of hypothesis '{where}'", asked.side, SIDES)
+    if asked.side is not None and asked.subject != "outcome":
+        raise InputError(f"hypothesis '{where}': side = '{asked.side}' is of an outcome, and {asked.subject} is of both; leave it out")
+    if asked.number != "value" and asked.side == "base":
+        raise InputError(f"hypothesis '{where}': the base has no {asked.number}; ask for its value, or for the side \"tuned\"")
+    if asked.number != "value" and asked.subject in ("features", "cost"):
+        raise InputError(f"hypothesis '{where}': rows of {asked.subject} have no {asked.number}; ask for the value")
 
 
 def _region(given: Mapping[str, Any], *, where: str) -> Region:
@@ -191,6 +209,8 @@ def _region(given: Mapping[str, Any], *, where: str) -> Region:
         return Region(within=BASE_INTERVAL)
     if not bounds or {"at_least", "above"} <= bounds.keys() or {"at_most", "below"} <= bounds.keys():
         raise InputError(f"hypothesis '{where}': give one lower bound (at_least, above), one upper bound (at_most, below), or both")
+    if not all(math.isfinite(bound) for bound in bounds.values()):
+        raise InputError(f"hypothesis '{where}': a bound must be a finite number; leave out the one that bounds nothing")
     low, high = bounds.get("at_least", bounds.get("above", -math.inf)), bounds.get("at_most", bounds.get("below", math.inf))
     region = Region(float(low), float(high), "above" in bounds, "below" in bounds)
     if low > high or (low == high and (region.low_open or region.high_open)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from tunescope.models.pretraining import UNKNOWN, check_pretraining, pretraining
 from tunescope.study import known
 from tunescope.study.asked_values import check_excluded, check_schedule, check_target
 from tunescope.study.embedded import MINILM, PACKAGE
-from tunescope.study.run_spec import KINDS, Change, Model, Objective, Source, Update
+from tunescope.study.run_spec import KINDS, Change, Model, Objective, Update
 
 if TYPE_CHECKING:
     from tunescope.study.plan import Block, Plan
@@ -68,6 +68,12 @@ def family_of(model: Model, plan: Plan) -> str | None:
     return None
 
 
+def layers_of(model: Model, plan: Plan) -> int | None:
+    """How many blocks it has, where the plan, or the recipe of its pretraining, says so."""
+    said = plan.sizes[model.name].layers or (6 if model.place == MINILM else None)
+    return said or (None if model.pretrain is None else model.pretrain.config.get("num_hidden_layers"))
+
+
 def local_folder(place: str, folder: Path) -> Path:
     """A place as a path: from the plan's folder, unless it is absolute."""
     return folder / Path(place).expanduser()
@@ -108,7 +114,7 @@ def check_rule(model: Model, update: Update, plan: Plan) -> None:
     family, kind = family_of(model, plan), update.update.partition("+")[0]
     if kind == "lora" and family is not None and family not in FAMILIES and not update.options.get("targets"):
         raise InputError(f"no LoRA targets are known for '{model.name}' ({family}); name them: options = {{ targets = \"…\" }}")
-    layers = plan.sizes[model.name].layers or (model.pretrain and model.pretrain.config.get("num_hidden_layers"))
+    layers = layers_of(model, plan)
     top = int(kind.removeprefix("top-")) if re.fullmatch(r"top-\d+", kind) else update.options.get("k")
     if layers and top and top > layers:
         raise InputError(f"'{kind}' trains the last {top} blocks, and '{model.name}' has {layers}; ask for fewer")
@@ -238,8 +244,3 @@ def _check_asked(block: Block, where: str) -> None:
     for axis, names in axes.items():
         if names and axis not in allowed:
             raise InputError(f"{where}: runs of kind '{block.kind}' do nothing with {axis}; leave them out")
-
-
-def unused_source(sources: Mapping[str, Source], used: Iterable[str]) -> list[str]:
-    """Sources that are declared and read by no run."""
-    return sorted(set(sources) - set(used))

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.study import known
 from tunescope.study.hypotheses import END, Hypothesis, Selection
-from tunescope.study.run_spec import RunSpec
+from tunescope.study.run_spec import Change, RunSpec
 
 
-def check_hypotheses(hypotheses: Iterable[Hypothesis], specs: Iterable[RunSpec]) -> None:
-    """Raises UnknownName or InputError, naming the hypothesis, for the first number that no run records or that is not one number."""
+def check_hypotheses(hypotheses: Iterable[Hypothesis], specs: Iterable[RunSpec], *, layers: Mapping[str, int] | None = None) -> None:
+    """Raises UnknownName or InputError, naming the hypothesis, for the first number that no run records or that is not one number.
+
+    layers: how many blocks the models have of which that is known.
+    """
     specs = tuple(specs)
     names = [hypothesis.name for hypothesis in hypotheses]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"two hypotheses are called '{twice}'; give each a name of its own")
     for hypothesis in hypotheses:
+        where = f"hypothesis '{hypothesis.name}'"
         for selection in hypothesis.selections:
-            check_selection(selection, specs, where=f"hypothesis '{hypothesis.name}'")
+            check_selection(selection, specs, where=where, layers=layers)
+        if hypothesis.minus is not None:
+            _check_paired(hypothesis.on, hypothesis.minus, specs, where)
 
 
-def check_selection(selection: Selection, specs: tuple[RunSpec, ...], *, where: str) -> tuple[RunSpec, ...]:
+def check_selection(
+    selection: Selection, specs: tuple[RunSpec, ...], *, where: str, layers: Mapping[str, int] | None = None
+) -> tuple[RunSpec, ...]:
     """The runs whose rows it reads. Raises as `check_hypotheses`."""
     found = selected(selection, specs, where=where)
     checks: dict[str, Callable[[Selection, tuple[RunSpec, ...], str], None]] = {
-        "geometry": _geometry, "outcome": _outcome, "distance": _distance, "features": _features
+        "geometry": _geometry, "outcome": _outcome, "distance": _distance, "features": _features, "cost": _cost
     }  # fmt: skip
     if selection.subject in checks:
         checks[selection.subject](selection, found, where)
+    _check_layer(selection, found, layers or {}, where)
     _check_when(selection, found, where)
     return found
 
@@ -72,7 +82,10 @@ def tasks_of(spec: RunSpec) -> dict[str, tuple[str, ...]]:
     """The tasks a run is judged by, and the measures recorded of each."""
     asked = spec.measurement
     kinds = ((asked.labels, known.PROBES), (asked.retrieval, known.RETRIEVAL), (asked.lm, known.LANGUAGE))
-    return {source.name: measures for sources, measures in kinds for source in sources} if spec.kind != "features" else {}
+    found: dict[str, tuple[str, ...]] = {}
+    for source, measures in ((source, measures) for sources, measures in kinds for source in sources if spec.kind != "features"):
+        found[source.name] = (*found.get(source.name, ()), *measures)
+    return found
 
 
 def _geometry(selection: Selection, specs: tuple[RunSpec, ...], where: str) -> None:
@@ -115,6 +128,66 @@ def _features(selection: Selection, specs: tuple[RunSpec, ...], where: str) -> N
         raise InputError(f"{where} is about layer {selection.layer}, and features are recorded at {', '.join(map(str, sorted(layers)))}")
 
 
+def _cost(selection: Selection, specs: tuple[RunSpec, ...], where: str) -> None:
+    amounts = {name for spec in specs if spec.change is not None for name in _amounts(spec.change)}
+    if not amounts:
+        raise InputError(f"{where} is about the cost of a control, and none of the runs it names is of kind 'perturb'; plan one")
+    if selection.measure not in amounts:
+        raise UnknownName(f"measure of {where} among those the plan records", selection.measure, amounts)
+
+
+def _amounts(change: Change) -> tuple[str, ...]:
+    return tuple(change.amounts) if change.to is None else tuple(set(known.CHANGES[change.kind]) & set(known.PARAMETERS))
+
+
+def _check_layer(selection: Selection, specs: tuple[RunSpec, ...], layers: Mapping[str, int], where: str) -> None:
+    """That some of the models have it, and that it is read."""
+    if selection.subject not in ("geometry", "outcome"):
+        return
+    block = re.fullmatch(r"block (\d+)", selection.where or "")
+    asked = int(block[1]) if block else selection.layer
+    if asked is None:
+        return
+    have = [layers.get(spec.model.name) for spec in specs]
+    if asked < 0 or not any(count is None or asked <= count for count in have):
+        most = max((count for count in have if count is not None), default=0)
+        raise InputError(f"{where} is about layer {asked}, and the models it names have 0 to {most}")
+    read = [spec.measurement.options.get("layers") for spec in specs]
+    if all(each is not None and asked not in _list(each) for each in read):
+        told = ", ".join(map(str, sorted({layer for each in read for layer in _list(each)})))
+        raise InputError(f"{where} is about layer {asked}, and measure.options.layers reads {told}")
+
+
+def _check_paired(on: Selection, minus: Selection, specs: tuple[RunSpec, ...], where: str) -> None:
+    """That each side of a difference has one run a seed, and both the same seeds."""
+    seeds = []
+    for side, selection in (("on", on), ("minus", minus)):
+        found = [spec for spec in selected(selection, specs) if _records(selection, spec)]
+        numbers = [spec.seed for spec in found]
+        twice = next((seed for seed in numbers if numbers.count(seed) > 1), None)
+        if twice is not None:
+            told = ", ".join(f"'{spec.condition}' of {spec.model.name}" for spec in found if spec.seed == twice)
+            raise InputError(f"{where}: a difference is taken seed by seed, and {side} has of seed {twice} {told}; name one")
+        seeds.append(sorted(numbers))
+    if seeds[0] != seeds[1]:
+        told, other = (", ".join(map(str, each)) or "none" for each in seeds)
+        raise InputError(f"{where}: a difference is taken seed by seed, and on has seeds {told}, minus {other}; give both the same")
+
+
+def _records(selection: Selection, spec: RunSpec) -> bool:
+    """Whether a run writes rows of what is selected."""
+    asked = spec.measurement
+    if selection.subject == "geometry":
+        anchors = (None, *(source.name for source in asked.texts))
+        return spec.kind != "features" and selection.measure in (*asked.measures, "cka") and selection.texts in anchors
+    if selection.subject == "outcome":
+        tasks = tasks_of(spec)
+        return any(selection.measure in tasks[task] for task in tasks if selection.task in (None, task))
+    if selection.subject == "distance":
+        return spec.kind == "tune" and asked.distances
+    return spec.kind == ("features" if selection.subject == "features" else "perturb")
+
+
 def _check_one(what: str, asked: str | None, have: Iterable[str], where: str) -> None:
     """That a run has one number: the name is known, or there is only one."""
     have = sorted(have)
@@ -131,9 +204,16 @@ def _check_when(selection: Selection, specs: tuple[RunSpec, ...], where: str) ->
         raise InputError(f"{where}: at = '{selection.at}' asked for; give \"{END}\" or an epoch")
     if all(spec.measurement.at != "checkpoints" for spec in specs):
         raise InputError(f"{where} is about epoch {selection.at:g}, and only the end is measured; set measure.at = \"checkpoints\"")
-    points = {point for spec in specs for point in (*spec.schedule.get("checkpoints", ()), spec.schedule.get("epochs"))}
+    trained = [spec for spec in specs if spec.kind == "tune"]
+    steps = next((spec for spec in trained if "steps" in spec.schedule), None)
+    if steps is not None:
+        raise InputError(
+            f"{where} is about epoch {selection.at:g}, and '{steps.condition}' of {steps.model.name} is given in steps; "
+            f"give its length in epochs, or ask for \"{END}\""
+        )
+    points = {point for spec in trained for point in (*spec.schedule.get("checkpoints", ()), spec.schedule.get("epochs", 1))}
     if selection.at not in points:
-        told = ", ".join(f"{point:g}" for point in sorted(point for point in points if point is not None))
+        told = ", ".join(f"{point:g}" for point in sorted(points))
         raise InputError(f"{where} is about epoch {selection.at:g}, and models are kept at {told}")
 
 

@@ -176,7 +176,10 @@ def _at(selection: Selection, rows: pd.DataFrame, every: pd.DataFrame) -> pd.Dat
     if selection.at == END:
         steps = every[every["subject"] == selection.subject].groupby("run")["step"].max()
         return rows[rows["step"].isna() | (rows["step"] == rows["run"].map(steps))]
-    return rows[(rows["epoch"] - float(selection.at)).abs() < 1e-6]
+    apart = (rows["epoch"] - float(selection.at)).abs()
+    # a checkpoint lies at a whole step, half of one from the epoch at most
+    apart = apart.where(apart <= rows["epoch"] / rows["step"] / 2 + 1e-9)
+    return rows[apart == apart.groupby(rows["run"]).transform("min")]
 
 
 def _number(selection: Selection, model: str, seed: int, rows: pd.DataFrame) -> Number:
