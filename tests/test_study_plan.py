@@ -176,6 +176,15 @@ def test_a_column_of_classes_is_looked_for_in_the_file(name, content, tmp_path):
         expand(plan_of(text.replace('labels = "kind"', 'labels = "kid"'), tmp_path))
 
 
+def test_the_distance_of_conversations_is_refused(tmp_path):
+    (tmp_path / "texts.txt").write_text("one\n")
+    block = '\n[[runs]]\nmodels = ["tiny-neox"]\nobjectives = ["sft"]\nupdates = ["uniform"]\nmeasure = { distances = true }\n'
+    text = changed("[objectives]\n", '[objectives]\nsft = { texts = "sets" }\n') + block
+    assert expand(plan_of(text.replace("distances = true", ""), tmp_path))
+    with pytest.raises(InputError, match="the distance of sft is not measured"):
+        expand(plan_of(text, tmp_path))
+
+
 def test_a_prompt_that_nothing_would_use_is_refused(tmp_path):
     (tmp_path / "texts.txt").write_text("one\n")
     text = changed('[measure]\n', '[measure]\nlm = ["sets"]\n').replace('place = "texts.txt"', 'place = "texts.txt"\nprompt = "query: "')

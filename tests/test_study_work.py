@@ -15,7 +15,9 @@ from tunescope.study.row import KEY
 from tunescope.study.run_spec import Change, Measurement, Model, Objective, Pretraining, RunSpec, Source, Update
 from tunescope.study.work import work
 from tunescope.study.work.base_model import load_base, made
+from tunescope.study.work.measured import outcome_requests
 from tunescope.study.work.sources import texts_of
+from tunescope.training.to_distance import TOLERANCE
 
 DOCS = Source("docs", "python-docs", sample=60)
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -120,6 +122,50 @@ def test_a_control_moves_until_the_distance_is_reached(runs):
     found = list(work(spec, place, quiet))
     assert next(row.value for row in found if row.measure == "nps" and row.where == "output") == pytest.approx(0.8, abs=0.01)
     assert next(row.value for row in found if row.measure == "sigma") > 0
+
+
+def test_a_control_is_moved_as_far_as_it_is_then_measured(runs):
+    folder, _, _ = runs
+    read = replace(MEASURED, texts=(replace(DOCS, prompt="passage: "),), options={"max_length": 12, "pooling": "cls", "batch_size": 8})
+    change = Change("gaussian", "gaussian", to="nps=.7")
+    spec = replace(TUNE, kind="perturb", condition="prompted", objective=None, update=None, change=change, measurement=read)
+    place = folder / spec.hash
+    place.mkdir()
+    found = list(work(spec, place, quiet))
+    assert next(row.value for row in found if row.measure == "nps" and row.where == "output") == pytest.approx(0.7, abs=TOLERANCE)
+
+
+def test_distances_of_classes_are_measured_before_anything_is_trained(runs, tmp_path):
+    folder, _, _ = runs
+    docstrings = Source("docstrings", "python-docstrings", labels="package", sample=60)
+    classify = Objective("classify", "classify", texts=docstrings)
+    spec = replace(TUNE, condition="classes", objective=classify, measurement=replace(MEASURED, distances=True))
+    place = folder / spec.hash
+    place.mkdir()
+    rows = [row for row in work(spec, place, quiet) if row.subject == "distance"]
+    base = load_base(ENCODER, folder)
+    by_hand = ts.objective_distance(base, "classify", texts=texts_of(docstrings), labels="package", max_length=24, seed=1)
+    row = next(row for row in by_hand.payload["objectives"] if row["name"] == "classify")
+    assert {row.measure: row.value for row in rows} == {name: cell["value"] for name, cell in row["distances"].items()}
+    refused = replace(spec, objective=Objective("contrastive", "contrastive", texts=DOCS))
+    with pytest.raises(InputError, match="contrastive learns from pairs"):
+        list(work(refused, tmp_path, quiet))
+    assert not (tmp_path / "model").exists()
+
+
+def test_distances_leave_the_training_as_it_is(runs):
+    folder, _, rows = runs
+    spec = replace(TUNE, measurement=replace(MEASURED, distances=True))
+    place = folder / spec.hash
+    place.mkdir()
+    found = [row for row in work(spec, place, quiet) if row.subject == "geometry"]
+    assert [row.value for row in found] == [row.value for row in rows]
+
+
+def test_a_prompt_of_labelled_texts_is_put_before_them(runs):
+    labelled = Source("docstrings", "python-docstrings", labels="package", prompt="query: ")
+    ((_, asked),) = outcome_requests((labelled,), (), ())
+    assert asked["prompt"] == "query: "
 
 
 def test_a_causal_model_is_made_with_its_block_type(runs):

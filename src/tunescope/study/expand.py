@@ -162,6 +162,8 @@ class _Maker:
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         if measurement.distances:
+            if objective.objective == "sft":
+                raise InputError(f"{where}: the distance of sft is not measured, which reads conversations; leave measure.distances out")
             if objective.objective not in known.OBJECTIVES:
                 raise InputError(f"{where}: the distance of a mixture ('{objective.name}') is not measured; leave measure.distances out")
             against = next((part for part in pretraining(model).split("+") if part in known.OBJECTIVES), None)

@@ -152,9 +152,9 @@ def _check_layer(selection: Selection, specs: tuple[RunSpec, ...], layers: Mappi
     if asked < 0 or not any(count is None or asked <= count for count in have):
         most = max((count for count in have if count is not None), default=0)
         raise InputError(f"{where} is about layer {asked}, and the models it names have 0 to {most}")
-    read = [spec.measurement.options.get("layers") for spec in specs]
-    if all(each is not None and asked not in _list(each) for each in read):
-        told = ", ".join(map(str, sorted({layer for each in read for layer in _list(each)})))
+    read = [_list(spec.measurement.options["layers"]) for spec in specs if "layers" in spec.measurement.options]
+    if len(read) == len(specs) and not any(asked in each for each in read):
+        told = ", ".join(map(str, sorted({layer for each in read for layer in each})))
         raise InputError(f"{where} is about layer {asked}, and measure.options.layers reads {told}")
 
 

@@ -22,31 +22,46 @@ Place = int | str
 class DistanceReader:
     """The rows of `base` on the texts at one place, read once; `value(model)` reads another model there and measures it against them.
 
-    at: a site (output, final) or the index of a layer. Both sides are read as the base deploys itself: its prompt and its length.
+    at: a site (output, final) or the index of a layer. Both sides are read alike; by default as the base deploys itself: its prompt and
+    its length.
     """
 
     base: Model
     measure: Measure
     at: Place
     corpus: Corpus
-    pooling: str
-    batch_size: int
+    reading: Mapping[str, Any]  # prompt, max_length, pooling, batch_size
     rows: Tensor  # (n, e)
 
     @classmethod
     def of(
-        cls, base: Model, texts: Any, *, measure: str, at: Place = "output", pooling: str = "mean", batch_size: int = 32
+        cls,
+        base: Model,
+        texts: Any,
+        *,
+        measure: str,
+        at: Place = "output",
+        pooling: str = "mean",
+        batch_size: int = 32,
+        prompt: str | None = None,
+        max_length: int | None = None,
     ) -> DistanceReader:
         """Raises UnknownName (measure, site), InputError (a measure without a direction, a layer the base lacks), NotEnoughRows."""
         found, corpus = directed(measure), as_corpus(texts)
         if isinstance(at, str) and at not in SITES:
             raise UnknownName("site", at, SITES)
         found.check(len(corpus))
-        return cls(base, found, at, corpus, pooling, batch_size, _rows(base, base, corpus, at, pooling, batch_size))
+        reading = {
+            "prompt": base.output.prompt if prompt is None else prompt,
+            "max_length": base.max_length if max_length is None else max_length,
+            "pooling": pooling,
+            "batch_size": batch_size,
+        }
+        return cls(base, found, at, corpus, reading, _rows(base, corpus, at, reading))
 
     def value(self, model: Model) -> float:
         """The measure between the base and `model`. Raises Degenerate, ActivationError."""
-        moved = _rows(model, self.base, self.corpus, self.at, self.pooling, self.batch_size)
+        moved = _rows(model, self.corpus, self.at, self.reading)
         return self.measure.identity if moved.equal(self.rows) else self.measure(self.rows, moved)
 
     @property
@@ -78,8 +93,7 @@ def parse_target(to: str | Mapping[str, float]) -> tuple[str, float]:
         raise InputError(f"a target of {to!r} asked for; give one measure and its value, such as nps=.48") from None
 
 
-def _rows(model: Model, base: Model, corpus: Corpus, at: Place, pooling: str, batch_size: int) -> Tensor:
+def _rows(model: Model, corpus: Corpus, at: Place, reading: Mapping[str, Any]) -> Tensor:
     places: dict[str, Any] = {"layers": [at], "sites": ()} if isinstance(at, int) else {"layers": (), "sites": (at,)}
-    reading: dict[str, Any] = {"prompt": base.output.prompt, "max_length": base.max_length, "pooling": pooling, "batch_size": batch_size}
     acts = capture(model, corpus.texts, ids=corpus.ids, **places, **reading)
     return acts.layers[at] if isinstance(at, int) else acts.sites[at]

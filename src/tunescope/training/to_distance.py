@@ -119,11 +119,27 @@ def perturb_to(
     return AtDistance(kind, parameter, name, target, tolerance, at, len(reader.corpus), reader.corpus.sha256, tuple(found))
 
 
-def moved_to(model: Model, texts: Any, *, to: str | Mapping[str, float], kind: str, like: Model | None = None, seed: int = 0) -> Draw:
-    """One draw of `perturb_to`, at the output: for studies, whose seeds are runs of their own. Raises as `perturb_to`."""
+def moved_to(
+    model: Model,
+    texts: Any,
+    *,
+    to: str | Mapping[str, float],
+    kind: str,
+    like: Model | None = None,
+    seed: int = 0,
+    prompt: str | None = None,
+    max_length: int | None = None,
+    pooling: str = "mean",
+    batch_size: int = 32,
+) -> Draw:
+    """One draw of `perturb_to`, at the output: for studies, whose seeds are runs of their own.
+
+    prompt, max_length: None as the model declares. Raises as `perturb_to`.
+    """
     parameter, _ = _checked(kind, None, TOLERANCE)
     name, target = parse_target(to)
-    reader = DistanceReader.of(model, texts, measure=name, at="output", pooling="mean", batch_size=32)
+    reading: dict[str, Any] = {"prompt": prompt, "max_length": max_length, "pooling": pooling, "batch_size": batch_size}
+    reader = DistanceReader.of(model, texts, measure=name, at="output", **reading)
     _check_target(reader, target)
     return _Attempt(reader, kind, parameter, like, None, seed).draw(target, start=START[parameter], tolerance=TOLERANCE)
 

@@ -71,7 +71,7 @@ def outcome_requests(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Per task its name and the arguments of `ts.diff`. Prompts of retrieval are those the base declares."""
     for source in labels:
-        yield source.name, {"texts": texts_of(source), "labels": source.labels or "label"}
+        yield source.name, {"texts": texts_of(source), "labels": source.labels or "label", "prompt": source.prompt}
     for source in retrieval:
         yield source.name, {"texts": None, "sample": 64, "retrieval": collection_of(source)}
     for source in lm:
@@ -111,6 +111,10 @@ def distance_rows(subject: Subject, spec: RunSpec, base: Any) -> Iterator[Row]:
     if not spec.measurement.distances or asked is None:
         return
     read: dict[str, Any] = {"texts": asked.texts and texts_of(asked.texts), "pairs": asked.pairs and pairs_of(asked.pairs)}
+    if asked.texts is not None and asked.texts.labels and asked.objective == "classify":
+        read["labels"] = asked.texts.labels
+    schedule = spec.schedule | ({} if spec.update is None else spec.update.schedule)
+    read |= {key: schedule[key] for key in ("max_length",) if key in schedule}  # items are read as training reads them
     settings = {asked.objective: asked.settings} if asked.settings else None
     found = objective_distance(base, asked.objective, **read, settings=settings, seed=spec.seed)
     rows = found.payload["objectives"]

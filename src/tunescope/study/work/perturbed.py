@@ -41,5 +41,9 @@ def _moved(spec: RunSpec, change: Change, base: Any, runs: Path) -> tuple[Any, d
     if change.to is None:
         amounts: dict[str, Any] = dict(change.amounts)
         return perturb(base, kind=change.kind, like=like, seed=spec.seed, **amounts), change.amounts
-    draw = moved_to(base, texts_of(spec.measurement.texts[0]), to=change.to, kind=change.kind, like=like, seed=spec.seed)
+    texts, options = spec.measurement.texts[0], spec.measurement.options
+    reading: dict[str, Any] = {key: options[key] for key in ("pooling", "max_length", "batch_size") if key in options}
+    draw = moved_to(
+        base, texts_of(texts), to=change.to, kind=change.kind, like=like, seed=spec.seed, prompt=texts.prompt, **reading
+    )  # as it will be measured
     return draw.model, {AMOUNTS[change.kind]: draw.parameter}

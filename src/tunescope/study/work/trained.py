@@ -23,10 +23,11 @@ OF_RUN = ("epochs", "steps", "checkpoints", "max_length")  # of a plan's schedul
 def trained(spec: RunSpec, folder: Path, tell: Tell) -> Iterator[Row]:
     """Train by the spec, or go on, and measure what came of it. Raises as `ts.finetune` and `ts.diff`."""
     base = load_base(spec.model, folder.parent)
-    run = run_of(spec, base, folder, tell)
     subject = Subject.of(spec)
+    distances = list(distance_rows(subject, spec, base))  # before the training, which is in vain where it is refused
+    run = run_of(spec, base, folder, tell)
     steps, an_epoch = run.record["spec"]["steps"], run.record["spec"]["epoch_steps"]
-    yield from distance_rows(subject, spec, base)
+    yield from distances
     points = run.checkpoints if spec.measurement.at == "checkpoints" else []
     for done, step in enumerate(step for step in points if 0 < step < steps):
         tell(done, len(points), "measuring checkpoints")
