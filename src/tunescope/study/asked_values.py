@@ -42,9 +42,11 @@ def check_schedule(schedule: Mapping[str, Any], *, where: str) -> None:
     _named("schedule", [schedule[key] for key in ("schedule",) if key in schedule], known.SCHEDULES, where)
 
 
-def check_checkpoints(schedule: Mapping[str, Any], *, where: str) -> None:
-    """That they lie within the run. schedule: of one run, put together. Raises InputError."""
-    unit, length = ("step", schedule["steps"]) if "steps" in schedule else ("epoch", schedule.get("epochs", 1))
+def check_length(schedule: Mapping[str, Any], *, where: str) -> None:
+    """That there is one, and that checkpoints lie within it. schedule: of one run, put together. Raises InputError."""
+    if "steps" not in schedule and "epochs" not in schedule:
+        raise InputError(f"{where}: how long it is to be trained is not said; give epochs or steps in [schedule]")
+    unit, length = ("step", schedule["steps"]) if "steps" in schedule else ("epoch", schedule["epochs"])
     for point in schedule.get("checkpoints", ()):
         if point > length:
             raise InputError(f"{where}: a checkpoint at {unit} {point:g} asked for, and the run has {length:g}; leave it out")

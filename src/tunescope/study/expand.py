@@ -9,7 +9,7 @@ from typing import Any
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.study import known
-from tunescope.study.asked_values import check_checkpoints, check_labels, check_measurement
+from tunescope.study.asked_values import check_labels, check_length, check_measurement
 from tunescope.study.controlled import check_claims
 from tunescope.study.jobs import jobs_of
 from tunescope.study.local_content import LocalContent
@@ -66,7 +66,7 @@ class _Maker:
         if chosen["objective"]:
             objective = self._objective(chosen, where)
             update, schedule = self._updated(block, self.plan.updates[chosen["update"]])
-            check_checkpoints(schedule, where=where)
+            check_length(schedule, where=where)
             if objective.texts is not None and "classify" in objective_parts(objective.objective):
                 check_labels(objective.texts, where=where)
             self._check_trained(model, objective, update, measurement, where)
