@@ -31,8 +31,3 @@ def pairs_of(source: Source) -> Any:
 def collection_of(source: Source) -> Any:
     """A retrieval collection, as `ts.diff` takes it."""
     return embedded_search() if source.place == DOCSTRINGS else source.place
-
-
-def revision_of(source: Source) -> dict[str, Any]:
-    """JSON-able: what tells this source from another of the same name."""
-    return {"name": source.name, "sample": source.sample, "sha256": source.sha256, "revision": source.revision}
