@@ -129,25 +129,12 @@ class SelectionTable(Table):
     number: str | None = None
 
 
-class WindowTable(Table):
+class WindowTable(SelectionTable):
     """A selection may be given here; what it leaves out is that of `on`."""
 
-    measure: str
     least: float
     most: float
-    subject: str = "geometry"
-    model: str | None = None
-    condition: str | None = None
-    objective: str | None = None
-    update: str | None = None
-    data: str | None = None
-    texts: str | None = None
-    task: str | None = None
-    side: str | None = None
-    where: str | None = None
-    layer: int | None = None
-    at: str | float = "end"
-    number: str = "value"
+    number: str | None = "value"
 
 
 class RegionTable(Table):

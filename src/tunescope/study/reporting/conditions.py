@@ -95,18 +95,18 @@ def _cell(rows: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
+def _asked(measure: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """A measure against an outcome, as the analyses ask for them."""
+    geometry = {"measure": measure["measure"], "texts": measure["texts"]}
+    return geometry | {"task": task["task"], "outcome": task["measure"], "better": task["better"]}
+
+
 def _matched(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Change against damage for every task under the leading measure."""
     measures = [column for column in columns if column["subject"] == "geometry"][:1]
     for measure in measures:
         for task in [column for column in columns if column["subject"] == "outcome"]:
-            asked = {
-                "measure": measure["measure"],
-                "texts": measure["texts"],
-                "task": task["task"],
-                "outcome": task["measure"],
-                "better": task["better"],
-            }
+            asked = _asked(measure, task)
             ends, _ = tried(analyses.points, rows, **asked)
             if ends is None or ends["condition"].nunique() < 2:
                 continue
@@ -178,13 +178,7 @@ def _trajectories(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Iterator
     if measure is None:
         return
     for task in [column for column in columns if column["subject"] == "outcome"]:
-        asked = {
-            "measure": measure["measure"],
-            "texts": measure["texts"],
-            "task": task["task"],
-            "outcome": task["measure"],
-            "better": task["better"],
-        }
+        asked = _asked(measure, task)
         found, _ = tried(analyses.trajectories, rows, **asked, by=("condition",))
         if found is not None:
             paths = [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunescope.identity import spec_hash, versions
+from tunescope.study.recorded import data_of, update_of
 from tunescope.study.row import Row
 from tunescope.study.run_spec import RunSpec, Source
 from tunescope.study.work.sources import collection_of, pairs_of, texts_of
@@ -25,14 +26,11 @@ class Subject:
     @classmethod
     def of(cls, spec: RunSpec) -> Subject:
         """Everything that the spec says of its rows."""
-        objective, update, change = spec.objective, spec.update, spec.change
-        data = None if objective is None else ", ".join(source.name for source in (objective.texts, objective.pairs) if source is not None)
         return cls(
             Row(
                 study="", run=spec.hash, kind=spec.kind, model=spec.model.name, subject="", measure="", value=None,
-                condition=spec.condition, objective=None if objective is None else objective.name,
-                update=update.name if update is not None else None if change is None else change.name,
-                seed=spec.seed, data=data or None, regime=spec.regime,
+                condition=spec.condition, objective=None if spec.objective is None else spec.objective.name,
+                update=update_of(spec), seed=spec.seed, data=data_of(spec), regime=spec.regime,
                 versions=", ".join(f"{name} {version}" for name, version in versions().items()),
             )
         )  # fmt: skip
