@@ -31,7 +31,7 @@ from tunescope.study.run_spec import Measurement, Model, Objective, RunSpec, Sou
 from tunescope.study.work import work
 
 THREADS = 1
-RUNS, STEPS = 4, 30
+RUNS, STEPS = 4, 45
 LEDGERS, FILES, PER_FILE = 4, 250, 1000
 SECONDS = 10.0  # "in seconds"
 

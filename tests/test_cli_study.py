@@ -23,7 +23,7 @@ def planned(monkeypatch):
     monkeypatch.setattr("tunescope.study.work.work", toy_study.work)
 
     def plan(*given, name="toy"):
-        monkeypatch.setattr("tunescope.study.plan.read_plan", lambda path: SimpleNamespace(name=name))
+        monkeypatch.setattr("tunescope.study.plan.read_plan", lambda path: SimpleNamespace(name=name, hypotheses=()))
         monkeypatch.setattr("tunescope.study.expand.expand", lambda plan: given)
         return given
 
@@ -51,7 +51,7 @@ def test_a_study_is_run_told_and_not_run_again(planned, tmp_path):
     given = planned(*specs(2))
     code, out, err = study("run", "toy.toml", "--out", tmp_path)
     assert code == 0
-    assert out == f"study    toy: 3 done\nrows     {tmp_path}/ledger.parquet\n"
+    assert out == f"study    toy: 3 done\nrows     {tmp_path}/ledger.parquet\nnext     tunescope study report {tmp_path}\n"
     assert err.splitlines()[-1] == "done     control toy seed 0, 3 of 3"
     assert recorded(tmp_path) == computed(given)
     assert duckdb.sql(f"select count(*) from '{tmp_path}/ledger.parquet'").fetchall() == [(27,)]

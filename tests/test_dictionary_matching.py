@@ -177,6 +177,24 @@ def test_crowded_activations_need_the_floor_of_their_covariance():
     assert "covariance of 2,000 activations" in match.chance.drawn
 
 
+@pytest.mark.parametrize("m", [48, 32])
+def test_the_floor_of_a_pair_does_not_depend_on_which_comes_first(m):
+    crowded, even = drawn(48, 16, 0) * torch.linspace(4, 0.1, 16), drawn(m, 16, 1)
+    forth, back = match_dictionaries(crowded, even), match_dictionaries(even, crowded)
+    assert (forth.value, forth.floor, forth.verdict) == pytest.approx((back.value, back.floor, back.verdict), abs=1e-6)
+    assert forth.chance.max_a == pytest.approx(back.chance.max_b, abs=1e-6)
+    cells = alignment_table({"a": [crowded], "b": [even]}).floor[0, 1], alignment_table({"b": [even], "a": [crowded]}).floor[0, 1]
+    assert cells[0] == pytest.approx(cells[1], abs=1e-6) == pytest.approx(forth.floor, abs=1e-6)
+
+
+def test_two_groups_closer_than_their_own_seeds_are_marked():
+    groups = {"4": [drawn(16, 8, 0), drawn(16, 8, 1)], "8": [drawn(16, 8, 0), drawn(16, 8, 1)]}
+    rows = {row.comparison: row for row in alignment_table(groups).rows()}
+    assert rows["rank_by_rank"].value > rows["rank_by_rank"].ceiling
+    assert "above the ceiling" in rows["rank_by_rank"].note
+    assert rows["seed_by_seed"].note is None
+
+
 def test_rows_have_floor_ceiling_and_both_directions():
     planted = drawn(64, 32, 0)
     found, _ = near(planted, 1, noise=0.5)

@@ -225,6 +225,16 @@ def test_an_interval_from_new_to_reused_decides_nothing():
     assert reuse(fvu).verdict == UNDECIDED
 
 
+def test_an_r2_that_documents_do_not_tell_from_noise_decides_nothing():
+    fvu = shares(adapter=0.7, adapter_recoded=0.1, pretrained_recoded=0.8, random_recoded=0.9, random_in_delta_recoded=0.9)
+    assert reuse(fvu, noise_r2=0.1).verdict == NEW
+    fvu["adapter"] = (0.7, np.array([0.4, 1.0, 0.6, 0.8, 0.7]))  # R² .3, from −.26 to .86
+    found = reuse(fvu, noise_r2=0.1)
+    assert found.verdict == UNDECIDED
+    assert "too few documents" in found.words
+    assert reuse(fvu).verdict == NEW  # nothing was trained on noise to compare with
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("made_of", "verdict"), [("base", REUSED), ("others", NEW), ("noise", NOTHING)])
 def test_trained_autoencoders_give_the_verdict_too(made_of, verdict):

@@ -325,7 +325,7 @@ def test_the_page_and_its_payload_are_written(tmp_path):
     assert page == tmp_path / "deep" / "study.html"
     content = json.loads((tmp_path / "deep" / "study.json").read_text(encoding="utf-8"))
     assert content["schema"] == SCHEMA
-    assert re.search(r"<title>The study published tables</title>", page.read_text(encoding="utf-8"))
+    assert re.search(r"<title>Study: published tables</title>", page.read_text(encoding="utf-8"))
 
 
 def test_places_that_cannot_be_are_refused(tmp_path):

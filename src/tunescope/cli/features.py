@@ -51,7 +51,8 @@ def features(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", min=1, show_default=False, rich_help_panel=_PANEL, help="Of training. Default: 2,000, or each token four times."
+            "--steps", min=1, show_default=False, rich_help_panel=_PANEL,
+            help="Of training. Default: 2,000, or more until each token was read four times.",
         ),
     ] = None,
     controls: Annotated[
@@ -87,7 +88,7 @@ def features(
                 _named(tuned),
                 texts,
                 out=out,
-                layers=[number for part in layer for number in options.parse_layers(part) or ()],
+                layers=[number for part in layer for number in options.parse_layers(part, option="--layer") or ()],
                 dictionary=_dictionaries(dictionary),
                 seeds=_numbers(seeds),
                 controls=[] if controls == "none" else [name.strip() for name in controls.split(",")],

@@ -138,7 +138,7 @@ MaxLength = Annotated[
 ]
 
 
-def parse_layers(text: str | None) -> list[int] | None:
+def parse_layers(text: str | None, *, option: str = "--layers") -> list[int] | None:
     """'0,3,8-12' as a list of indices. Raises InputError."""
     from tunescope.errors import InputError
 
@@ -148,7 +148,7 @@ def parse_layers(text: str | None) -> list[int] | None:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.strip().isdecimal() or (dash and not (last.strip().isdecimal() and int(first) <= int(last))):
-            raise InputError(f"--layers {text} asked for; give indices and ranges such as 0,3,8-12")
+            raise InputError(f"{option} {text} asked for; give indices and ranges such as 0,3,8-12")
         found.extend(range(int(first), int(last or first) + 1))
     return found
 

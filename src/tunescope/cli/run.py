@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -55,6 +57,14 @@ def _lines() -> Callable[[str, int, int], None]:
 def say(line: str) -> None:
     """What is about to be done, on stderr, whoever watches."""
     typer.secho(line, err=True, dim=True)
+
+
+def tell(line: str, *, label: int) -> None:
+    """A line of the answer, on stdout: in a terminal wrapped between words, below the text that follows its label of so many columns."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, subsequent_indent=" " * label, break_long_words=False, break_on_hyphens=False)
+    typer.echo(line)
 
 
 @contextmanager

@@ -19,13 +19,15 @@ from tunescope.dictionaries.spectrum import Spectrum
 from tunescope.errors import InputError
 
 DRAWS = 3
+OVER = "above the ceiling: they are closer than two seeds of either"
 
 
 @dataclass(frozen=True, eq=False)
 class AlignmentTable:
     """Mean one-to-one cosines (l, l) of labelled groups of dictionaries, every group being the seeds of one training.
 
-    On the diagonal: seed against seed, NaN where a group has one. floor, floor_sd: a random dictionary in the place of the second.
+    On the diagonal: seed against seed, NaN where a group has one. floor, floor_sd: a random dictionary in the place of whichever of both
+    gives more.
     ceiling: the smaller of the two groups' own diagonals, NaN where either has none. pairs: one to one, of the smallest dictionaries.
     """
 
@@ -49,7 +51,7 @@ class AlignmentTable:
         return AlignmentRow(
             f"{kind}_by_{kind}" if i != j else "seed_by_seed", sides, value, floor, sd, self.drawn, top,
             None if top is None else "the smaller of both sides' seed with seed", n=self.pairs, unit="pairs",
-            verdict=above(value, floor, sd=sd, ceiling=top),
+            verdict=above(value, floor, sd=sd, ceiling=top), note=None if top is None or value <= top else OVER,
         )
 
 
@@ -76,11 +78,16 @@ def alignment_table(
         same_width(first[0], second[0])
         if both:
             values[i, j] = values[j, i] = np.mean([_mean(a, b) for a, b in both])
-        chance = [chance_directions(*second[0].shape, like=activations, seed=seed + draw) for draw in range(draws)]
-        floor[i, j], spread[i, j] = mean_and_sd([_mean(first[0], one) for one in chance])
+        floor[i, j], spread[i, j] = _floor(first[0], second[0], activations, range(seed, seed + draws))
         floor[j, i], spread[j, i] = floor[i, j], spread[i, j]
     own, pairs = values.diagonal(), min(len(one) for group in held.values() for one in group)
     return AlignmentTable(labels, values, floor, spread, np.minimum(own[:, None], own[None, :]), said(activations), pairs)
+
+
+def _floor(a: Tensor, b: Tensor, like: Spectrum | None, seeds: range) -> tuple[float, float]:
+    """Mean and spread with a random dictionary in the place of b, or of a: whichever gives more."""
+    for_b = mean_and_sd([_mean(a, chance_directions(*b.shape, like=like, seed=seed)) for seed in seeds])
+    return for_b if a is b else max(for_b, mean_and_sd([_mean(chance_directions(*a.shape, like=like, seed=seed), b) for seed in seeds]))
 
 
 def _mean(a: Tensor, b: Tensor) -> float:

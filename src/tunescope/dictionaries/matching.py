@@ -12,7 +12,7 @@ from torch import Tensor
 from tunescope.dictionaries.alignment_row import AlignmentRow, above, mean_and_sd
 from tunescope.dictionaries.assignment import method_of, one_to_one
 from tunescope.dictionaries.chance_dictionaries import chance_directions, said
-from tunescope.dictionaries.directions import directions, nearest_features, same_width
+from tunescope.dictionaries.directions import directions, same_width
 from tunescope.dictionaries.spectrum import Spectrum
 from tunescope.errors import InputError
 
@@ -49,9 +49,10 @@ class Cosines:
 
 @dataclass(frozen=True)
 class Chance:
-    """Means and spreads over draws, with a random dictionary in the place of b (of a, for `max_b`).
+    """Means and spreads over draws, with a random dictionary in the place of b for `max_a`, of a for `max_b`.
 
-    near_99: the cosine that a feature of a passes, to its nearest random one, once in a hundred.
+    one_to_one, shared: in the place of whichever gives more, so that they are the same for (b, a). near_99: the cosine that a feature of a
+    passes, to its nearest random one, once in a hundred.
     """
 
     drawn: str
@@ -163,19 +164,20 @@ def match_dictionaries(
 
 
 def _chance(a: Tensor, b: Tensor, like: Spectrum | None, *, shared_at: float, draws: int, seed: int) -> Chance:
-    """Random dictionaries as wide as b set against a, and as wide as a against b; their seeds are 2i and 2i + 1 from `seed` on."""
-    one, shared, max_a, max_b, near = [], [], [], [], []
-    for draw in range(draws):
-        stands_for_b = chance_directions(*b.shape, like=like, seed=seed + 2 * draw)
-        stands_for_a = chance_directions(*a.shape, like=like, seed=seed + 2 * draw + 1)
-        cosines = Cosines.of(a, stands_for_b)
-        one.append(_mean(cosines.cosines))
-        shared.append(cosines.shared(shared_at))
-        max_a.append(_mean(cosines.nearest_a))
-        max_b.append(_mean(nearest_features(stands_for_a, b).of_b[:, 0]))
-        near.append(cosines.nearest_a)
-    over = float(torch.cat(near).double().quantile(0.99)) if len(near) * len(a) < 16_000_000 else float(near[0].double().quantile(0.99))
-    return Chance(said(like), mean_and_sd(one), mean_and_sd(shared), mean_and_sd(max_a), mean_and_sd(max_b), over)
+    """Random dictionaries of b's size set against a, and of a's against b."""
+    for_b, for_a = [], []
+    for draw in range(seed, seed + draws):
+        for_b.append(Cosines.of(a, chance_directions(*b.shape, like=like, seed=draw)))
+        for_a.append(Cosines.of(chance_directions(*a.shape, like=like, seed=draw), b))
+    near = torch.cat([one.nearest_a for one in for_b[: max(1, 16_000_000 // len(a))]])
+    return Chance(
+        said(like),
+        max(mean_and_sd([_mean(one.cosines) for one in all_draws]) for all_draws in (for_b, for_a)),
+        max(mean_and_sd([one.shared(shared_at) for one in all_draws]) for all_draws in (for_b, for_a)),
+        mean_and_sd([_mean(one.nearest_a) for one in for_b]),
+        mean_and_sd([_mean(one.nearest_b) for one in for_a]),
+        float(near.double().quantile(0.99)),
+    )
 
 
 def _mean(values: Tensor) -> float:

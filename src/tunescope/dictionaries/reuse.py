@@ -19,7 +19,7 @@ RULE = (
     f"pretrained features close. Reused: {MOST:.0%} or more; new: {LEAST:.0%} or less; partly reused between. Nothing above its floor: "
     "the adapter's autoencoder explains no more of Δ than one of its size explains of norm-matched noise (where none was trained: "
     f"re-coded, no more than random directions drawn like Δ do), by {SHARE:.0%} of what is left. Undecided: a gap below {ROOM:.0%} of "
-    "the variance, or an interval that reaches from reused to new."
+    "the variance, an interval that reaches from reused to new, or an R² whose interval reaches down to that noise."
 )
 
 
@@ -59,6 +59,8 @@ def reuse(fvu: Mapping[str, tuple[float, np.ndarray]], *, noise_r2: float | None
     said = f"re-coded, the pretrained features leave {_number(other)} unexplained, the adapter's {_number(own)}, random {_number(floor)}"
     if share is None:
         return Reuse(share, UNDECIDED, f"{said}: random directions do as well as the adapter's, so nothing follows for the pretrained")
+    if (unsure := _reaches_noise(fvu, noise_r2)) is not None:
+        return Reuse(share, UNDECIDED, f"{said}; {unsure}")
     verdict = REUSED if share.value >= MOST else NEW if share.value <= LEAST else PARTLY
     if _reaches_across(share, verdict):
         return Reuse(share, UNDECIDED, f"{said}: {share.low:.0%} to {share.high:.0%} of the gap, from new to reused")
@@ -96,6 +98,16 @@ def _nothing(fvu: Mapping[str, tuple[float, np.ndarray]], noise_r2: float | None
         return None
     what = "an autoencoder of its size on norm-matched noise" if noise_r2 is not None else "random directions drawn like Δ"
     return f"the adapter's dictionary leaves {_number(own)} unexplained, {what} {_number(chance)}"
+
+
+def _reaches_noise(fvu: Mapping[str, tuple[float, np.ndarray]], noise_r2: float | None) -> str | None:
+    """What is said where the documents do not tell the adapter's R² from that of noise (0 at least: the mean alone)."""
+    if noise_r2 is None:
+        return None
+    r2, chance = Figure.of(1 - fvu["adapter"][0], 1 - fvu["adapter"][1]), max(0.0, noise_r2)
+    if r2.low is None or r2.low > chance:
+        return None
+    return f"R² is {r2.value:.2f}, from {r2.low:.2f} to {r2.high:.2f} over documents, and {chance:.2f} of noise: too few documents to tell"
 
 
 def _reaches_across(share: Figure, verdict: str) -> bool:

@@ -28,7 +28,7 @@ def features_terminal(payload: reading.Payload, *, page: str = "") -> Renderable
     base = plain((payload.get("base") or {}).get("name") or MISSING)
     parts: list[Any] = [Text(f"{base} · {plain(words.subject(payload))}", style="dim"), Text(plain(words.headline(payload)), style="bold")]
     parts += [Text(""), _table(payload), Text("")]
-    parts += [Text(line, style="dim") for line in _legend()]
+    parts += [Text(line, style="dim") for line in _legend(flagged=bool(payload.get("flags")))]
     for flag in words.flags(payload):
         parts += [Text(""), Text.assemble((f"{plain(flag['title'])}, {plain(flag['place'])}: ", "bold"), plain(flag["words"]))]
     parts += [Text(""), *(Text(plain(line)) for line in _controls(payload))]
@@ -72,12 +72,13 @@ def _table(payload: reading.Payload) -> Any:
     return table
 
 
-def _legend() -> list[str]:
+def _legend(*, flagged: bool) -> list[str]:
+    mark = " !: flagged below" if flagged else ""
     return [
         "R² on held-out documents; noise: of such an autoencoder on noise of the same norms",
         "cosine: of one-to-one pairs; floor: random directions, ceiling: another seed",
         "gap closed: by the base’s features, from random directions (0%) to the tuned",
-        "model’s own (100%); all re-coded with as many active. !: flagged below",
+        f"model’s own (100%); all re-coded with as many active.{mark}",
     ]
 
 

@@ -98,6 +98,12 @@ def _island(listed: list[Feature]) -> dict[str, Any]:
             "descending": {key: largest for key, (_, largest) in SORTS.items()}}  # fmt: skip
 
 
+def _floor(near: dict[str, Any]) -> str:
+    """What the nearest of random directions reaches, and that this one does not pass it where it does not."""
+    floor = near.get("floor")
+    return three(floor) + (", not passed" if floor is not None and near["cosine"] <= floor else "")
+
+
 def _compact(feature: Feature, known: dict[str, int]) -> dict[str, Any]:
     near = (feature.get("nearest") or [{}])[0].get("cosine")
     sets = feature.get("density_by_set") or {}
@@ -107,7 +113,7 @@ def _compact(feature: Feature, known: dict[str, int]) -> dict[str, Any]:
         "by": {"explained": feature.get("explained_share"), "density": feature["density"], "max": feature["max"], "cosine": near,
                "unlike": near, "number": feature["latent"]},
         "sets": [[name, two_digits(share), count(documents.get(name))] for name, share in sets.items()],
-        "near": [[each["dictionary"], str(each["latent"]), three(each["cosine"]), three(each.get("floor"))]
+        "near": [[each["dictionary"], str(each["latent"]), three(each["cosine"]), _floor(each)]
                  for each in feature.get("nearest") or []],
         "ends": [_end(feature.get(end)) for end in ("promotes", "suppresses")],
         "contexts": [_context(each, known) for each in feature.get("contexts") or []],

@@ -18,7 +18,7 @@ RECODED = {"random": "a random dictionary as wide as the pretrained one", "adapt
 CONTROLS = {
     "zero": "base against base",
     "noise": "base against base, other batches",
-    "random": "random update, same size",
+    "random": "random update, weights as large",
     "shuffled": "shuffled pairs",
 }
 _LONGEST = 60

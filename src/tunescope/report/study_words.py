@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunescope.report.numbers import count, percent, signed, three
-from tunescope.report.study_names import change, main_tasks, metric, of_n, p
+from tunescope.report.study_names import change, counted, main_tasks, metric, of_n, p
 
 Payload = dict[str, Any]
 ALIKE = 1.5
@@ -51,7 +51,9 @@ def progress(payload: Payload) -> str:
     parts += [f"{count(counts['failed'])} failed"] if counts.get("failed") else []
     waiting = counts.get("running", 0) + counts.get("queued", 0)
     parts += [f"{count(waiting)} {'is' if waiting == 1 else 'are'} still to come"] if waiting else []
-    return _joined(parts) + "."
+    left = runs.get("left_out") or 0
+    of = f" Rows of {counted(left, 'other run')} in the folder, which the plan that ran last does not have, are left out." if left else ""
+    return f"{_joined(parts)}.{of}"
 
 
 def findings(payload: Payload) -> Iterator[str]:

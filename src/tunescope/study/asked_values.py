@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunescope.errors import InputError, UnknownName
 from tunescope.study import known
 from tunescope.study.embedded import DOCSTRINGS, PLACES
-from tunescope.study.run_spec import Measurement, Source
+from tunescope.study.run_spec import Measurement, Pretraining, Source
 from tunescope.texts.hub import PREFIX
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _WHOLE = {"steps": 1, "max_length": 2, "batch_size": 1, "accumulate": 1, "warmup": 0}  # the least
 _ABOVE_ZERO = ("epochs", "lr", "drawn_lr")
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+_BITS = range(2, 9)
 
 
 def check_schedule(schedule: Mapping[str, Any], *, where: str) -> None:
@@ -52,6 +54,28 @@ def check_length(schedule: Mapping[str, Any], *, where: str) -> None:
             raise InputError(f"{where}: a checkpoint at {unit} {point:g} asked for, and the run has {length:g}; leave it out")
         if unit == "step" and point != int(point):
             raise InputError(f"{where}: a checkpoint at step {point:g} asked for, and the run is {length} steps; give whole steps")
+
+
+def check_sizes(asked: Pretraining, *, where: str) -> None:
+    """That a model of these sizes can be made, as far as its config alone says so. Raises InputError."""
+    config = asked.config
+    for key in _SIZES:
+        if key in config and not (_number(config[key]) and isinstance(config[key], int) and config[key] >= 1):
+            raise InputError(f"{where}: {key} = {config[key]!r} found; give a whole number from 1")
+    width, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if width and heads and width % heads:
+        raise InputError(f"{where}: hidden_size = {width} is no multiple of num_attention_heads = {heads}; heads share the width evenly")
+    positions = config.get("max_position_embeddings", asked.max_length)
+    if positions < asked.max_length:
+        raise InputError(f"{where}: max_length = {asked.max_length} asked for, and max_position_embeddings = {positions}; give as many")
+
+
+def check_amounts(amounts: Mapping[str, float], *, where: str) -> None:
+    """That a perturbation can be of these. Raises InputError."""
+    for key, value in amounts.items():
+        if not _number(value) or (key in ("sigma", "scale") and value <= 0) or (key == "bits" and value not in _BITS):
+            range_ = "a whole number from 2 to 8" if key == "bits" else "a number" + (" above 0" if key != "alpha" else "")
+            raise InputError(f"{where}: {key} = {value!r} found; give {range_}")
 
 
 def check_measurement(asked: Measurement, *, where: str) -> None:

@@ -110,7 +110,7 @@ class _Story:
         self._begun = time.time()
         self._content: dict[str, Any] = {
             "state": RUNNING, "errors": list(given.errors), "host": platform.node(), "pid": os.getpid(), "begun": self._begun,
-            "spent": before.get("seconds", 0.0), "step": before.get("step", 0), "steps": before.get("steps", 0), "what": "",
+            "spent": before.get("seconds", 0.0), "step": before.get("step", 0), "steps": before.get("steps", 0), "what": "loading",
         }  # fmt: skip
         self._quiet = QUIET if given.folder.place.local is not None else QUIET_FAR
         self._next = 0.0

@@ -12,7 +12,7 @@ from tunescope.errors import InputError, ModelError, UnknownName
 from tunescope.models.families import FAMILIES
 from tunescope.models.pretraining import UNKNOWN, check_pretraining, pretraining_of
 from tunescope.study import known
-from tunescope.study.asked_values import check_excluded, check_schedule, check_target
+from tunescope.study.asked_values import check_amounts, check_excluded, check_schedule, check_sizes, check_target
 from tunescope.study.embedded import MINILM, PACKAGE
 from tunescope.study.run_spec import KINDS, Change, Model, Objective, Update
 
@@ -148,7 +148,9 @@ def _check_pretrain(model: Model, plan: Plan) -> None:
     assert asked is not None
     if asked.family not in FAMILIES:
         raise UnknownName(f"family of models.{model.name}", asked.family, FAMILIES)
-    named("objective", [asked.objective], known.OBJECTIVES, where=f"models.{model.name}.pretrain")
+    where = f"models.{model.name}.pretrain"
+    named("objective", [asked.objective], known.OBJECTIVES, where=where)
+    check_sizes(asked, where=f"{where}.config")
     if asked.objective not in ("mlm", "causal-lm"):
         raise InputError(f"models.{model.name}: a model with drawn weights is pretrained by mlm or causal-lm, not {asked.objective}")
     check_pair(model, Objective(asked.objective, asked.objective), plan)
@@ -199,9 +201,11 @@ def _check_change(change: Change) -> None:
     named("kind of perturbation", [change.kind], known.CHANGES, where=where)
     takes = set(known.CHANGES[change.kind])
     named("amount", change.amounts, takes - {"like", "layers"}, where=where)
-    if ("like" in takes) != (change.like is not None):
-        need = "needs the condition it is like; give like" if "like" in takes else "is like nothing; leave like out"
-        raise InputError(f"{where}: {change.kind} {need}")
+    check_amounts(change.amounts, where=f"{where}.amounts")
+    if "like" in takes and change.like is None:
+        raise InputError(f"{where}: {change.kind} copies the size of another condition's update; name that condition with like")
+    if "like" not in takes and change.like is not None:
+        raise InputError(f"{where}: like = '{change.like}' given, and {change.kind} reads no other condition; leave like out")
     if change.to is not None and (change.amounts or not takes & set(known.PARAMETERS)):
         raise InputError(f"{where}: to = '{change.to}' finds the amount of {change.kind}; give either the amounts or the distance")
     if change.to is not None:

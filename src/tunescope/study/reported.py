@@ -93,12 +93,14 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
     folder = StudyFolder.at(given)
     record, sealed = folder.record(missing_ok=True), read_registration(folder)
     now = None if plan is None else read_plan(plan)
-    rows = _no_rows() if record is None and sealed is not None else _of_now(read_ledger(given), record)
+    held = _no_rows() if record is None and sealed is not None else read_ledger(given)
+    rows = _of_now(held, record)
     judged = judge(given, plan) if (sealed is not None or now is not None) and record is not None else None
     return study_payload(
         rows,
         name=_name(record, sealed),
         runs=_states(folder) if record is not None else _sealed_runs(sealed),
+        left_out=held["run"].nunique() - rows["run"].nunique(),
         plan=_about(sealed, now),
         verdicts=[] if judged is None else [each.describe() for each in judged.verdicts],
         deviations=None if judged is None else judged.deviations,

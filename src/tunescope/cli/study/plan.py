@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunescope.cli.run import tell
+
 if TYPE_CHECKING:
     from tunescope.study.estimate import Estimate
     from tunescope.study.local_content import LocalContent
@@ -50,7 +52,7 @@ def plan(
         typer.echo(format_json.dumps(_described(read, specs, content, cost), ensure_ascii=False, allow_nan=False))
         return
     for line in _lines(read, specs, content, cost):
-        typer.echo(line)
+        tell(line, label=11)
     if runs:
         for spec in specs:
             typer.echo(f"run      {spec.condition}, {spec.model.name}, seed {spec.seed}")
@@ -85,13 +87,14 @@ def counts(specs: Iterable[RunSpec]) -> dict[str, dict[str, int]]:
 
 
 def _lines(plan: Plan, specs: tuple[RunSpec, ...], content: LocalContent, cost: Estimate) -> Iterator[str]:
+    from tunescope.report.study_names import counted
     from tunescope.study.alternatives import warnings_of
     from tunescope.study.controlled import check_claims
     from tunescope.study.estimate import RULES
 
-    yield f"study    {plan.name}: {len(specs)} runs"
+    yield f"study      {plan.name}: {counted(len(specs), 'run')}"
     if plan.about:
-        yield f"asks     {plan.about}"
+        yield f"asks       {plan.about}"
     for axis, found in counts(specs).items():
         if found:
             yield f"{axis:<11}{', '.join(f'{name} {count}' for name, count in found.items())}"
@@ -168,7 +171,9 @@ def _described(plan: Plan, specs: tuple[RunSpec, ...], content: LocalContent, co
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.0f} hours" if hours >= 10 else f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    from tunescope.report.study_names import counted
+
+    return f"{hours:,.0f} hours" if hours >= 10 else f"{hours:.1f} hours" if hours >= 1 else counted(max(1, round(60 * hours)), "minute")
 
 
 def _bytes(count: float) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tunescope.cli.run import tell
+
 
 def register(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A plan.toml, or the name of a bundled plan.")],
@@ -16,23 +18,28 @@ def register(
 
     Hypotheses of one set that overlap or leave gaps are named. Refused once a run has begun in DIR, and for a folder that is sealed.
     """
+    from tunescope.report.study_names import counted
     from tunescope.study.expand import expand
     from tunescope.study.folder import StudyFolder
     from tunescope.study.plan import read_plan
     from tunescope.study.registered import register as seal
+    from tunescope.study.work import check_pretraining
 
     read = read_plan(plan)
-    found = seal(read, expand(read), StudyFolder.at(out))
+    specs = expand(read)
+    check_pretraining(specs)
+    found = seal(read, specs, StudyFolder.at(out))
     if json:
         import json as format_json
 
         typer.echo(format_json.dumps({**found.describe(), "hash": found.hash}, ensure_ascii=False, allow_nan=False))
         return
-    typer.echo(f"sealed   {found.study}: {len(found.runs)} runs, {len(found.hypotheses)} hypotheses, at {found.sealed}")
+    stated = counted(len(found.hypotheses), "hypothesis", "hypotheses")
+    typer.echo(f"sealed   {found.study}: {counted(len(found.runs), 'run')}, {stated}, at {found.sealed}")
     typer.echo(f"hash     {found.hash}")
     typer.echo("         publish it: whoever has it can tell that the file was not changed later")
     if not found.hypotheses:
         typer.echo("note     the plan states no hypothesis; only the runs are sealed")
     for line in found.warnings:
-        typer.echo(f"note     {line}")
+        tell(f"note     {line}", label=9)
     typer.echo(f"next     tunescope study run {plan} --out {out}")

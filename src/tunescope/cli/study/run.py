@@ -87,15 +87,18 @@ def run(
     from tunescope.study.plan import read_plan
     from tunescope.study.registered import read_registration
     from tunescope.study.status import status
-    from tunescope.study.work import work
+    from tunescope.study.work import check_pretraining, work
 
     read = read_plan(plan)
     specs = expand(read)
     executor = _executor(workers, ray, cpus, gpus, memory)
     folder = StudyFolder.at(out, scratch=scratch)
+    check_pretraining(specs)
     if (sealed := read_registration(folder)) is not None:
         for line in plan_changes(sealed, read, specs):
             say(f"deviation  {line}")
+    elif read.hypotheses and not folder.begun():
+        say(f"note     nothing is registered in '{out}', so verdicts will be exploratory; tunescope study register seals a plan beforehand")
     try:
         # what libraries print while runs are made is no part of the answer
         with redirect_stdout(sys.stderr), watched(folder, show=not json) as announce:
@@ -113,6 +116,9 @@ def run(
     else:
         typer.echo(shown(status(folder)))
         typer.echo(f"rows     {out}/ledger.parquet")
+        judged = "" if sealed is not None else f" --plan {plan}"
+        verdict = f"tunescope study verdict {out}{judged}; " if read.hypotheses else ""
+        typer.echo(f"next     {verdict}tunescope study report {out}")
     _end(jobs, out)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunescope.cli.run import tell
+
 if TYPE_CHECKING:
     from tunescope.study.verdicts import Verdict
 
@@ -36,13 +38,13 @@ def verdict(
     sealed = f", sealed at {found.sealed} ({found.hash[:12]})" if found.sealed and found.hash else ""
     typer.echo(f"study      {found.study}{sealed}")
     for line in found.deviations or ("none: what ran is what was registered",):
-        typer.echo(f"deviation  {line}")
+        tell(f"deviation  {line}", label=11)
     for line in found.notes:
-        typer.echo(f"note       {line}")
+        tell(f"note       {line}", label=11)
     for each in found.verdicts:
         typer.echo(_line(each))
-        typer.echo(f"           {each.says}")
-        typer.echo(f"           {each.why}; predicted: {each.predicted}")
+        tell(f"           {each.says}", label=11)
+        tell(f"           {each.why}; predicted: {each.predicted}", label=11)
     if not found.verdicts:
         typer.echo("verdicts   none: no hypothesis was stated")
 

@@ -46,7 +46,7 @@ def _quality(rows: PlaceRows, sae: Dictionary) -> Row:
     about = {"seed": sae.metadata.get("seed"), "latents": sae.latents, "k": sae.metadata.get("k"), "rows": found.rows}
     figures = {name: asdict(getattr(found, name)) for name in ("r2", "r2_centred", "fvu", "constant_share", "l0")}
     rest = {"dead_share": found.dead_share, "histogram": found.histogram, "documents": found.documents}
-    middle = None if density is None or not bool((density > 0).any()) else float(density[density > 0].median())
+    middle = None if density is None or not bool((density > 0).any()) else float(density[density > 0].quantile(0.5))
     return about | figures | rest | {"median_density": middle, "density": None if density is None else float(density.mean())}
 
 

@@ -9,13 +9,12 @@ import numpy as np
 
 from tunescope.errors import NotEnoughRows
 from tunescope.stats import Correlation, pearson, sign_test, spearman
+from tunescope.study.analyses.points import DIGITS
 from tunescope.study.analyses.profiles import profiles
 from tunescope.study.analyses.rows import choose, finite, needs, one
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_DIGITS = 12  # means of the same numbers in another order differ by rounding, and would break ties of ranks
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def distances_and_slopes(
     both = apart.merge(mean, on=keys).sort_values(keys, ignore_index=True)
     if both.empty:
         raise NotEnoughRows("no model and objective has both a slope and a distance; the names must be the same in both")
-    return both.round({"distance": _DIGITS, "slope": _DIGITS})
+    return both.round({"distance": DIGITS, "slope": DIGITS})
 
 
 def without_reference(points: pd.DataFrame) -> pd.DataFrame:

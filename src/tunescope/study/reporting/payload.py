@@ -46,6 +46,7 @@ def study_payload(
     *,
     name: str | None = None,
     runs: Iterable[Mapping[str, Any]] = (),
+    left_out: int = 0,
     verdicts: Sequence[Mapping[str, Any]] = (),
     deviations: Sequence[str] | None = None,
     sealed: Mapping[str, Any] | None = None,
@@ -60,7 +61,8 @@ def study_payload(
 
     Args:
         rows: of a ledger (`read_ledger`) or the published tables (`published_rows`).
-        runs: how far each is, as `study status` describes it; without, those of the rows are all that is known.
+        runs: how far each is, as `study status` describes it; without, those of the rows are all that is known. left_out: how many others
+            the ledger had, of which no row is here.
         verdicts, deviations, sealed: as the registration of the study gives them; deviations None where nothing is known of them.
         plan: name, about, sha256. blocks: "parallel" or "sequential" by model's name.
     """
@@ -90,7 +92,7 @@ def study_payload(
             "sealed": sealed,
             "verdicts": list(verdicts),
             "deviations": None if deviations is None else list(deviations),
-            "runs": _runs(rows, list(runs)),
+            "runs": _runs(rows, list(runs)) | {"left_out": left_out},
             **found,
             "provenance": _provenance(rows),
         }

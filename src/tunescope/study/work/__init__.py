@@ -12,6 +12,19 @@ from tunescope.study.run_spec import RunSpec
 Tell = Callable[[int, int, str], None]  # (step, steps, what)
 
 
+def check_pretraining(specs: Iterable[RunSpec]) -> None:
+    """That the families of models which a study pretrains have the sizes that are asked of them; transformers is loaded where one is.
+
+    Raises: InputError, UnknownName.
+    """
+    asked = {spec.model.name: spec.model.pretrain for spec in specs if spec.model.pretrain is not None}
+    if asked:
+        from tunescope.study.work.base_model import check_config
+
+        for pretraining in asked.values():
+            check_config(pretraining)
+
+
 def work(spec: RunSpec, folder: Path, tell: Tell) -> Iterable[Row]:
     """Make one run in its own folder, going on from what is there; folders of the runs it needs lie beside it, by their hashes.
 

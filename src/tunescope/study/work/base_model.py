@@ -68,9 +68,7 @@ def drawn(asked: Pretraining, texts: Any, folder: Path) -> None:
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM
 
-    if asked.family not in CONFIG_MAPPING:
-        raise InputError(f"pretraining of a '{asked.family}' asked for, and transformers has no such model type; try bert or gpt_neox")
-    _check_sizes(asked)
+    check_config(asked)
     tokenizer = byte_pairs(texts, vocabulary=asked.vocabulary, length=asked.max_length, encloses=asked.objective != "causal-lm")
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
     try:
@@ -86,10 +84,13 @@ def drawn(asked: Pretraining, texts: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _check_sizes(asked: Pretraining) -> None:
-    """Raises UnknownName for a size that the family has not: transformers would keep it and make the model of another size."""
+def check_config(asked: Pretraining) -> None:
+    """Raises InputError for a family that there is not, UnknownName for a size it has not: transformers would keep that and make the model
+    of another size."""
     from transformers import CONFIG_MAPPING
 
+    if asked.family not in CONFIG_MAPPING:
+        raise InputError(f"pretraining of a '{asked.family}' asked for, and transformers has no such model type; try bert or gpt_neox")
     known = CONFIG_MAPPING[asked.family]()
     for name in asked.config:
         if not hasattr(known, name):
