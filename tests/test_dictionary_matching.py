@@ -187,6 +187,20 @@ def test_the_floor_of_a_pair_does_not_depend_on_which_comes_first(m):
     assert cells[0] == pytest.approx(cells[1], abs=1e-6) == pytest.approx(forth.floor, abs=1e-6)
 
 
+def test_each_side_has_random_dictionaries_like_what_it_was_trained_on():
+    rows, others = drawn(2000, 16, 0) * torch.linspace(4, 0.1, 16), drawn(2000, 16, 1)
+    a, b = drawn(48, 16, 2) * torch.linspace(4, 0.1, 16), drawn(48, 16, 3)
+    both = match_dictionaries(a, b, activations=(rows, others))
+    swapped = match_dictionaries(b, a, activations=(others, rows))
+    assert both.floor == pytest.approx(swapped.floor, abs=1e-6)
+    assert both.chance.max_a[0] == match_dictionaries(a, b, activations=others).chance.max_a[0]
+    assert both.chance.max_b[0] == match_dictionaries(a, b, activations=rows).chance.max_b[0]
+    likes = {"a": Spectrum.of(rows), "b": Spectrum.of(others)}
+    assert alignment_table({"a": [a], "b": [b]}, activations=likes).floor[0, 1] == pytest.approx(both.floor, abs=1e-6)
+    with pytest.raises(InputError, match="activations of width 8"):
+        match_dictionaries(a, b, activations=(rows, drawn(100, 8, 4)))
+
+
 def test_two_groups_closer_than_their_own_seeds_are_marked():
     groups = {"4": [drawn(16, 8, 0), drawn(16, 8, 1)], "8": [drawn(16, 8, 0), drawn(16, 8, 1)]}
     rows = {row.comparison: row for row in alignment_table(groups).rows()}

@@ -468,7 +468,7 @@ def test_the_command_prints_deviations_first(tmp_path):
     runner = CliRunner()
     done = runner.invoke(app, ["study", "register", str(path), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "sealed   small: 4 runs, 1 hypotheses" in done.output
+    assert "sealed   small: 4 runs, 1 hypothesis, at" in done.output
     folder = StudyFolder.at(out)
     write(folder, rows_of(expand(read_plan(path))[:2]))
     path.write_text(PLAN.replace("at_least = 0.5", "at_least = 0.9"))

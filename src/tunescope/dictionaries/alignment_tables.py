@@ -19,6 +19,7 @@ from tunescope.dictionaries.spectrum import Spectrum
 from tunescope.errors import InputError
 
 DRAWS = 3
+_DRAWN = "random directions with the covariance of what a side was trained on"
 OVER = "above the ceiling: they are closer than two seeds of either"
 
 
@@ -27,7 +28,7 @@ class AlignmentTable:
     """Mean one-to-one cosines (l, l) of labelled groups of dictionaries, every group being the seeds of one training.
 
     On the diagonal: seed against seed, NaN where a group has one. floor, floor_sd: a random dictionary in the place of whichever of both
-    gives more.
+    gives more; drawn: what it is drawn like.
     ceiling: the smaller of the two groups' own diagonals, NaN where either has none. pairs: one to one, of the smallest dictionaries.
     """
 
@@ -56,13 +57,17 @@ class AlignmentTable:
 
 
 def alignment_table(
-    groups: Mapping[str, Sequence[Any]], *, activations: Spectrum | None = None, draws: int = DRAWS, seed: int = 0
+    groups: Mapping[str, Sequence[Any]],
+    *,
+    activations: Spectrum | Mapping[str, Spectrum] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> AlignmentTable:
     """The table of groups of dictionaries, or decoder arrays, by label (a rank, a layer, a seed), in their order.
 
     A cell is the mean over all pairs of one dictionary from either group. Assignments: one a pair, and `draws` a cell for its floor.
 
-    Args: activations: the spectrum that the random dictionaries are drawn like; isotropic without it.
+    Args: activations: the spectrum that the random dictionaries are drawn like, one for all or one a label; isotropic without it.
 
     Raises: InputError (fewer than two dictionaries, an empty group), AlignmentError (widths differ).
     """
@@ -71,6 +76,7 @@ def alignment_table(
         counts = ", ".join(f"{label}: {len(group)}" for label, group in held.items())
         raise InputError(f"dictionaries by group {counts or 'none'}; a table needs two in all, and one in each group")
     labels, size = tuple(held), len(held)
+    likes = [activations.get(label) if isinstance(activations, Mapping) else activations for label in labels]
     values, floor, spread = (np.full((size, size), np.nan) for _ in range(3))
     for i, j in combinations_with_replacement(range(size), 2):
         first, second = held[labels[i]], held[labels[j]]
@@ -78,16 +84,17 @@ def alignment_table(
         same_width(first[0], second[0])
         if both:
             values[i, j] = values[j, i] = np.mean([_mean(a, b) for a, b in both])
-        floor[i, j], spread[i, j] = _floor(first[0], second[0], activations, range(seed, seed + draws))
+        floor[i, j], spread[i, j] = _floor(first[0], second[0], likes[i], likes[j], range(seed, seed + draws))
         floor[j, i], spread[j, i] = floor[i, j], spread[i, j]
+    drawn = _DRAWN if isinstance(activations, Mapping) else said(activations)
     own, pairs = values.diagonal(), min(len(one) for group in held.values() for one in group)
-    return AlignmentTable(labels, values, floor, spread, np.minimum(own[:, None], own[None, :]), said(activations), pairs)
+    return AlignmentTable(labels, values, floor, spread, np.minimum(own[:, None], own[None, :]), drawn, pairs)
 
 
-def _floor(a: Tensor, b: Tensor, like: Spectrum | None, seeds: range) -> tuple[float, float]:
+def _floor(a: Tensor, b: Tensor, like_a: Spectrum | None, like_b: Spectrum | None, seeds: range) -> tuple[float, float]:
     """Mean and spread with a random dictionary in the place of b, or of a: whichever gives more."""
-    for_b = mean_and_sd([_mean(a, chance_directions(*b.shape, like=like, seed=seed)) for seed in seeds])
-    return for_b if a is b else max(for_b, mean_and_sd([_mean(chance_directions(*a.shape, like=like, seed=seed), b) for seed in seeds]))
+    for_b = mean_and_sd([_mean(a, chance_directions(*b.shape, like=like_b, seed=seed)) for seed in seeds])
+    return for_b if a is b else max(for_b, mean_and_sd([_mean(chance_directions(*a.shape, like=like_a, seed=seed), b) for seed in seeds]))
 
 
 def _mean(a: Tensor, b: Tensor) -> float:

@@ -52,10 +52,12 @@ class Chance:
     """Means and spreads over draws, with a random dictionary in the place of b for `max_a`, of a for `max_b`.
 
     one_to_one, shared: in the place of whichever gives more, so that they are the same for (b, a). near_99: the cosine that a feature of a
-    passes, to its nearest random one, once in a hundred.
+    passes, to its nearest random one, once in a hundred. drawn: what the random directions of one_to_one are; drawn_a, drawn_b: of either.
     """
 
     drawn: str
+    drawn_a: str
+    drawn_b: str
     one_to_one: tuple[float, float]
     shared: tuple[float, float]
     max_a: tuple[float, float]
@@ -105,17 +107,17 @@ class DictionaryMatch:
         tops = (None,) * 4 if top is None else (_mean(top.cosines), top.shared(at), _mean(top.nearest_a), _mean(top.nearest_b))
         near_a, near_b = self.found.nearest_a, self.found.nearest_b
         parts = (
-            ("one_to_one_cosine", sides, self.value, chance.one_to_one, len(self.cosines), "pairs", self.method),
-            ("shared_share", sides, self.shared, chance.shared, len(self.cosines), "pairs", f"cosine {at} or closer"),
-            ("max_cosine", f"each of {first} with the nearest of {last}", _mean(near_a), chance.max_a, len(near_a), "features", None),
-            ("max_cosine", f"each of {last} with the nearest of {first}", _mean(near_b), chance.max_b, len(near_b), "features", None),
+            ("one_to_one_cosine", sides, self.value, chance.one_to_one, chance.drawn, len(self.cosines), self.method),
+            ("shared_share", sides, self.shared, chance.shared, chance.drawn, len(self.cosines), f"cosine {at} or closer"),
+            ("max_cosine", f"each of {first} with the nearest of {last}", _mean(near_a), chance.max_a, chance.drawn_b, len(near_a), None),
+            ("max_cosine", f"each of {last} with the nearest of {first}", _mean(near_b), chance.max_b, chance.drawn_a, len(near_b), None),
         )
         return tuple(
             AlignmentRow(
-                name, of, value, *floor, chance.drawn, end, None if end is None else _CEILING, n=n, unit=unit, note=note,
-                verdict=above(value, floor[0], sd=floor[1], ceiling=end),
+                name, of, value, *floor, drawn, end, None if end is None else _CEILING, n=n, note=note,
+                unit="features" if name == "max_cosine" else "pairs", verdict=above(value, floor[0], sd=floor[1], ceiling=end),
             )
-            for (name, of, value, floor, n, unit, note), end in zip(parts, tops, strict=True)
+            for (name, of, value, floor, drawn, n, note), end in zip(parts, tops, strict=True)
         )
 
 
@@ -136,7 +138,8 @@ def match_dictionaries(
     Args:
         a, b: a `Dictionary` each, or decoder arrays (n, d) and (m, d).
         activations: rows (or their `Spectrum`) whose covariance the random dictionaries of the floor are drawn from; without them the
-            directions are isotropic, a floor that is too low where activations crowd a few directions.
+            directions are isotropic, a floor that is too low where activations crowd a few directions. A pair of them where a and b
+            were trained on different rows: what stands for a is then drawn like the first, for b like the second.
         seed_pair: two trainings of one dictionary, from different seeds: the ceiling.
         shared_at: the cosine from which a pair counts as shared.
         draws: random dictionaries; seed: of them.
@@ -152,10 +155,8 @@ def match_dictionaries(
         raise InputError(f"draws {draws} and shared_at {shared_at} given; a floor needs at least 1 draw, and a cosine is −1 to 1")
     left, right = directions(a, "a"), directions(b, "b")
     same_width(left, right)
-    like = activations if activations is None or isinstance(activations, Spectrum) else Spectrum.of(activations)
-    if like is not None and len(like.mean) != left.shape[1]:
-        raise InputError(f"activations of width {len(like.mean)} given for dictionaries of width {left.shape[1]}")
-    found, chance = Cosines.of(left, right), _chance(left, right, like, shared_at=shared_at, draws=draws, seed=seed)
+    like = _likes(activations, left.shape[1])
+    found, chance = Cosines.of(left, right), _chance(left, right, *like, shared_at=shared_at, draws=draws, seed=seed)
     ceiling = None if seed_pair is None else Cosines.of(directions(seed_pair[0], "a seed"), directions(seed_pair[1], "a second seed"))
     verdict = above(
         _mean(found.cosines), chance.one_to_one[0], sd=chance.one_to_one[1], ceiling=None if ceiling is None else _mean(ceiling.cosines)
@@ -163,16 +164,31 @@ def match_dictionaries(
     return DictionaryMatch(found, chance, ceiling, shared_at, method_of(len(left), len(right)), verdict)
 
 
-def _chance(a: Tensor, b: Tensor, like: Spectrum | None, *, shared_at: float, draws: int, seed: int) -> Chance:
+def _likes(activations: Any, width: int) -> tuple[Spectrum | None, Spectrum | None]:
+    """What random dictionaries in the place of a and of b are drawn like. Raises InputError for another width."""
+    if not isinstance(activations, tuple):
+        found = activations if activations is None or isinstance(activations, Spectrum) else Spectrum.of(activations)
+        activations = (found, found)
+    first, second = (each if each is None or isinstance(each, Spectrum) else Spectrum.of(each) for each in activations)
+    for each in (first, second):
+        if each is not None and len(each.mean) != width:
+            raise InputError(f"activations of width {len(each.mean)} given for dictionaries of width {width}")
+    return first, second
+
+
+def _chance(a: Tensor, b: Tensor, like_a: Spectrum | None, like_b: Spectrum | None, *, shared_at: float, draws: int, seed: int) -> Chance:
     """Random dictionaries of b's size set against a, and of a's against b."""
     for_b, for_a = [], []
     for draw in range(seed, seed + draws):
-        for_b.append(Cosines.of(a, chance_directions(*b.shape, like=like, seed=draw)))
-        for_a.append(Cosines.of(chance_directions(*a.shape, like=like, seed=draw), b))
+        for_b.append(Cosines.of(a, chance_directions(*b.shape, like=like_b, seed=draw)))
+        for_a.append(Cosines.of(chance_directions(*a.shape, like=like_a, seed=draw), b))
     near = torch.cat([one.nearest_a for one in for_b[: max(1, 16_000_000 // len(a))]])
+    of_b, of_a = (mean_and_sd([_mean(one.cosines) for one in all_draws]) for all_draws in (for_b, for_a))
     return Chance(
-        said(like),
-        max(mean_and_sd([_mean(one.cosines) for one in all_draws]) for all_draws in (for_b, for_a)),
+        said(like_b if of_b >= of_a else like_a),
+        said(like_a),
+        said(like_b),
+        max(of_b, of_a),
         max(mean_and_sd([one.shared(shared_at) for one in all_draws]) for all_draws in (for_b, for_a)),
         mean_and_sd([_mean(one.nearest_a) for one in for_b]),
         mean_and_sd([_mean(one.nearest_b) for one in for_a]),

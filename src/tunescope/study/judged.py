@@ -42,7 +42,8 @@ class Judged:
 def judge(path: str | Path, plan: str | Path | None = None) -> Judged:
     """Judge what is in a study's folder. plan: as it is now; what is judged is what was sealed, or the plan where nothing was.
 
-    Raises: InputError (neither a registration nor a plan), FormatError (a registration that was changed), and as `read_ledger`.
+    Raises: InputError (neither a registration nor a plan), OutputError (no study), FormatError (a registration that was changed), and as
+    `read_ledger`.
     """
     if Path(path).is_file():
         raise InputError(f"'{path}' is a file of rows, and verdicts are of a study's folder; tunescope study report reads files of rows")
@@ -50,6 +51,8 @@ def judge(path: str | Path, plan: str | Path | None = None) -> Judged:
     sealed = read_registration(folder)
     now = None if plan is None else read_plan(plan)
     if sealed is None and now is None:
+        if not folder.finished():
+            folder.record()  # a folder that is no study's is said to be none
         raise InputError(f"nothing was registered in '{path}'; give the plan to be judged with --plan, its verdicts are exploratory then")
     specs = () if now is None else _specs(now)
     rows = read_ledger(path)

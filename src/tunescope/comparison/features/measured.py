@@ -70,7 +70,7 @@ class Alignment:
         own, other, sides = saes[0], base.dictionary, f"{rows.name} with the base"
         shares = explained_shares(own, rows.held.split(2048))
         pair = (saes[0], saes[1]) if len(saes) > 1 else None
-        match = match_dictionaries(own, other, activations=base.spectrum, seed_pair=pair, seed=seed)
+        match = match_dictionaries(own, other, activations=(rows.spectrum, base.spectrum), seed_pair=pair, seed=seed)
         found = [*match.rows(sides), *_spans(rows, saes, base, shares, sides, seed), *_firing(rows, own, other, match, sides, seed)]
         found += activation_cka(rows.held, rows.x, documents=rows.document).rows(sides, comparison="raw_cka")
         few = slice(None, None, max(1, -(-len(rows.held) // PURSUED)))
@@ -110,7 +110,7 @@ def _firing(rows: PlaceRows, own: Dictionary, other: Dictionary, match: Dictiona
 def control_row(rows: PlaceRows, sae: Dictionary, base: BaseSide, *, control: str, seed: int) -> Row:
     """A control in the columns of the table: how well it is rebuilt, in how many dimensions, and how near the base's features it is."""
     quality = _quality(rows, sae)
-    match = match_dictionaries(sae, base.dictionary, activations=base.spectrum, seed=seed)
+    match = match_dictionaries(sae, base.dictionary, activations=(rows.spectrum, base.spectrum), seed=seed)
     return {
         "control": control,
         "layer": rows.layer,

@@ -52,16 +52,15 @@ class Work:
         """features.json."""
         found: dict[str, list[Row]] = {name: [] for name in SECTIONS}
         trained: dict[tuple[int, str], list[Dictionary]] = {}
-        spectra: dict[int, Spectrum] = {}
+        spectra: dict[tuple[int, str], Spectrum] = {}
         for layer in self.request.layers:
             side = self._base_side(layer)
-            spectra[layer] = side.spectrum
             found["spectrum"].append({"layer": layer, **spectrum_row(side.spectrum, name=BASE, rank=None)})
             for name in self.tuned:
                 if (layer, name) in self.unmoved:
                     found["verdicts"].append({"layer": layer, "name": name, "noise_r2": None, **UNMOVED})
                 else:
-                    trained[layer, name] = self._place(corpus, layer, name, side, found)
+                    trained[layer, name], spectra[layer, name] = self._place(corpus, layer, name, side, found)
             found["controls"] += self._controls(layer, side)
         recovered, unsaid = self._recovered(corpus, trained)
         manifest, models = self.store.manifest, (self.base, *self.tuned.values())
@@ -91,7 +90,10 @@ class Work:
             keep([own], self.folder.path, layer=layer, name=BASE, model=self.base.name)
         return BaseSide(own, Spectrum.of(spread(self.store, layer, BASE, "train", TRAINED)))
 
-    def _place(self, corpus: Corpus, layer: int, name: str, side: BaseSide, found: dict[str, list[Row]]) -> list[Dictionary]:
+    def _place(
+        self, corpus: Corpus, layer: int, name: str, side: BaseSide, found: dict[str, list[Row]]
+    ) -> tuple[list[Dictionary], Spectrum]:
+        """The dictionaries of a delta, and its spectrum."""
         saes = self.trainer.of_store(self.store, layer, name, seeds=self.request.seeds)
         rows = PlaceRows.of(self.store, layer, name, least=self._latents(layer))
         at: Row = {"layer": layer, "name": name}
@@ -106,7 +108,7 @@ class Work:
         self._read(corpus, rows, saes[0], side, aligned)
         places = keep(saes, self.folder.path, layer=layer, name=name, model=self.base.name)
         found["dictionaries"] += [at | {"seed": sae.metadata["seed"], "folder": place} for sae, place in zip(saes, places, strict=True)]
-        return saes
+        return saes, rows.spectrum
 
     def _read(self, corpus: Corpus, rows: PlaceRows, sae: Dictionary, side: BaseSide, aligned: Alignment) -> None:
         """The features of a dictionary, one by one, as a page and a file."""
@@ -184,17 +186,17 @@ class Work:
         ]
 
 
-def _tables(trained: Mapping[tuple[int, str], list[Dictionary]], spectra: Mapping[int, Spectrum]) -> list[Row]:
-    """Adapter × adapter at each layer, and layer × layer of each adapter, where there are two or more."""
-    found, layers = [], sorted(spectra)
+def _tables(trained: Mapping[tuple[int, str], list[Dictionary]], spectra: Mapping[tuple[int, str], Spectrum]) -> list[Row]:
+    """Adapter × adapter at each layer, and layer × layer of each adapter, where there are two or more; chance is drawn like the deltas."""
+    found, layers = [], sorted({layer for layer, _ in trained})
     for layer in layers:
         adapters = {name: saes for (at, name), saes in trained.items() if at == layer}
         if len(adapters) > 1:
-            table = alignment_table(adapters, activations=spectra[layer])
+            table = alignment_table(adapters, activations={name: spectra[layer, name] for name in adapters})
             found += [{"layer": layer, "name": None, **row.as_dict()} for row in table.rows("adapter")]
     for name in dict.fromkeys(name for _, name in trained):
         places = {str(layer): trained[layer, name] for layer in layers if (layer, name) in trained}
         if len(places) > 1:
-            table = alignment_table(places, activations=spectra[layers[-1]])
+            table = alignment_table(places, activations={layer: spectra[int(layer), name] for layer in places})
             found += [{"layer": None, "name": name, **row.as_dict()} for row in table.rows("layer")]
     return found
