@@ -169,6 +169,17 @@ def partly(models, texts, tmp_path_factory):
     return ts.features(models / "base", tuned, texts, out=home / "features", **ASKED)
 
 
+def test_the_base_dictionary_is_measured_on_the_bases_own_activations(found):
+    store = ts.load_deltas(found.folder / "deltas")
+    for row in found.payload["base_quality"]:
+        x = torch.cat(list(store.rows(row["layer"], "base", "held_out").in_order())).double()
+        base = ts.read_dictionary(found.folder / "dictionaries" / "base" / f"layer-{row['layer']}" / "seed-0")
+        left = (x - base.reconstruct(x.float()).double()).square().sum()
+        assert row["r2"]["value"] == pytest.approx(1 - float(left / (x - x.mean(0)).square().sum()), abs=1e-5)
+        weak = [flag for flag in found.payload["flags"] if flag["flag"] == "weak_base_dictionary" and flag["layer"] == row["layer"]]
+        assert bool(weak) == (row["r2"]["value"] < 0.5)
+
+
 def test_where_one_of_several_changed_nothing_it_is_shown_and_the_others_are_compared(partly):
     payload = partly.payload
     verdicts = {(row["layer"], row["name"]): row["verdict"] for row in payload["verdicts"]}

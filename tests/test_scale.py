@@ -122,7 +122,7 @@ def folders(pair, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("processes", "method"), [(2, "exact"), (4, "exact"), (2, "stream")])
+@pytest.mark.parametrize(("processes", "method"), [(2, "exact"), pytest.param(4, "exact", marks=pytest.mark.slow), (2, "stream")])
 def test_several_processes_are_one(folders, processes, method):
     """Exact: batches are those of one process, so rows are its rows bit for bit, and only sums over blocks differ, by 1e-9. Stream: pieces
     differ, and with them the padding."""

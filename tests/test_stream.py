@@ -132,7 +132,7 @@ def one_rank(rank: int, ranks: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_sum_to_one_process(tmp_path, ranks, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     torch.multiprocessing.spawn(one_rank, args=(ranks, str(tmp_path)), nprocs=ranks)

@@ -235,6 +235,12 @@ def test_a_model_is_its_template_and_its_vocabulary_too(name, tmp_path):
     assert len(found) == 2
 
 
+def test_the_plan_in_the_documentation_is_one():
+    text = (Path(__file__).parent.parent / "docs" / "plans.md").read_text(encoding="utf-8")
+    whole = next(block.partition("```")[0] for block in text.split("```toml\n") if 'name = "noise-or-tuning"' in block)
+    assert [spec.condition for spec in expand(plan_of(whole))] == ["simcse lora"] * 2 + ["noise"] * 2
+
+
 def test_a_rule_overrides_the_block_and_the_block_the_plan():
     text = changed("uniform = {}", "uniform = { schedule = { epochs = 2, lr = 1e-3 } }")
     text = changed('updates = ["uniform", "lora"]\n', 'updates = ["uniform", "lora"]\nschedule = { batch_size = 8, lr = 1e-2 }\n', text)
@@ -253,6 +259,10 @@ REFUSED = [
     ('[measure]\ntexts = ["docs"]', '[measure]\ntexts = ["doks"]', "unknown source of measure.texts 'doks'; did you mean docs"),
     ('"cka", "nps"', '"cka", "nsp"', "unknown measure of measure 'nsp'; did you mean nps"),
     ("uniform = {}", 'uniform = { update = "unifrom" }', "unknown update rule of updates.uniform 'unifrom'; did you mean uniform"),
+    ("rank = 4", "rank = 0", "updates.lora.options: rank = 0 found; give a whole number from 1"),
+    ("rank = 4", "rank = 2.5", "updates.lora.options: rank = 2.5 found; give a whole number from 1"),
+    ("rank = 4", "dropout = 1", "updates.lora.options: dropout = 1 found; give a number from 0 to 1"),
+    ("rank = 4", "alpha = -1", "updates.lora.options: alpha = -1 found; give a number above 0"),
     ("rank = 4", "rnk = 4", "unknown option of updates.lora 'rnk'; did you mean rank"),
     ("steps = 5\n", "stpes = 5\n", "unknown key of schedule 'stpes'; did you mean steps"),
     ("steps = 5\n", "steps = 5\nepochs = 1\n", "steps and epochs are both given"),
@@ -551,6 +561,12 @@ def test_known_names_are_those_of_the_registries():
     assert {name: {each.name for each in fields(kind)} for name, kind in UPDATES.items()} == {
         name: set(options) for name, options in known.UPDATES.items()
     }
+    ranges = {name: number for rule in UPDATES.values() for name, number in rule.numbers.items()}
+    assert {
+        name: (each.whole, each.above if each.least is None else each.least, each.least is not None,
+               next((end for end in (each.most, each.below) if end is not None), float("inf")))
+        for name, each in ranges.items()
+    } == known.OPTION_RANGES  # fmt: skip
     assert TAKES == known.CHANGES
     assert tuple(MEASURES) == known.MEASURES
     assert METRICS == known.RETRIEVAL

@@ -31,7 +31,7 @@ def one_to_one(
     else:
         near = nearest_features(a, b, k=candidates)
         rows, columns = _sparse(a, b, near)
-    cosines = (a[rows] * b[columns]).sum(1)
+    cosines = (a[rows] * b[columns]).sum(1).clamp_(-1, 1)
     order = cosines.argsort(descending=True, stable=True)
     return near, (torch.stack([rows, columns], dim=1)[order], cosines[order])
 

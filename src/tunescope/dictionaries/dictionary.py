@@ -17,7 +17,7 @@ from tunescope.errors import InputError
 _BLOCK = 4096  # rows a time where all latents of a row are written out
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dictionary:
     """A sparse autoencoder, whoever trained it: f = firing(x' W_enc + b_enc), x̂ = f W_dec + b_dec.
 
@@ -46,6 +46,10 @@ class Dictionary:
                     f"{part} of '{self.name}' is {tuple(found)} where decoder {(latents, width)} (latents, features) asks for {shape}; "
                     "a matrix may be transposed, or a tensor be of another dictionary"
                 )
+
+    def __repr__(self) -> str:
+        """Sizes and name, not a thousand numbers."""
+        return f"Dictionary('{self.name}', latents={self.latents}, width={self.width}, firing={type(self.firing).__name__})"
 
     @property
     def latents(self) -> int:

@@ -40,7 +40,7 @@ def cosine_blocks(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Iterator[
     """Blocks of rows of the cosines a bᵀ, each with the number of its first row."""
     size = max(1, _CELLS // max(1, len(b)))
     for start in range(0, len(a), size):
-        yield start, a[start : start + size] @ b.T
+        yield start, (a[start : start + size] @ b.T).clamp_(-1, 1)
 
 
 @dataclass(frozen=True, eq=False)

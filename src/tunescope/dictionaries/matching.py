@@ -65,7 +65,7 @@ class Chance:
     near_99: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DictionaryMatch:
     """Two dictionaries, feature by feature, with what chance and a second seed give.
 
@@ -79,6 +79,10 @@ class DictionaryMatch:
     shared_at: float
     method: str
     verdict: str
+
+    def __repr__(self) -> str:
+        top = "" if self.ceiling is None else f", ceiling={_mean(self.ceiling.cosines):.3f}"
+        return f"DictionaryMatch(value={self.value:.3f}, floor={self.floor:.3f}{top}, verdict='{self.verdict}', pairs={len(self.cosines)})"
 
     @property
     def pairs(self) -> Int[Tensor, "p 2"]:

@@ -63,8 +63,8 @@ def reuse(fvu: Mapping[str, tuple[float, np.ndarray]], *, noise_r2: float | None
         return Reuse(share, UNDECIDED, f"{said}; {unsure}")
     verdict = REUSED if share.value >= MOST else NEW if share.value <= LEAST else PARTLY
     if _reaches_across(share, verdict):
-        return Reuse(share, UNDECIDED, f"{said}: {share.low:.0%} to {share.high:.0%} of the gap, from new to reused")
-    return Reuse(share, verdict, f"{said}: they close {share.value:.0%} of the gap")
+        return Reuse(share, UNDECIDED, f"{said}: {_percent(share.low)} to {_percent(share.high)} of the gap, from new to reused")
+    return Reuse(share, verdict, f"{said}: they close {_percent(share.value)} of the gap")
 
 
 def artefact(applied: float, recoded: float, adapter: float, chance: float) -> Artefact | None:
@@ -114,6 +114,12 @@ def _reaches_across(share: Figure, verdict: str) -> bool:
     if share.low is None or share.high is None:
         return False
     return (share.low <= LEAST and (verdict == REUSED or share.high >= MOST)) or (verdict == NEW and share.high >= MOST)
+
+
+def _percent(share: float | None) -> str:
+    """With a minus sign, and what less than nothing means."""
+    said = f"{share or 0:.0%}".replace("-", "−")
+    return f"{said} (less than random directions do)" if said.startswith("−") else said
 
 
 def _number(share: float) -> str:

@@ -18,7 +18,7 @@ from tunescope.geometry.threads import threads_for
 _WARM, _COOL = 0.02, 0.2  # shares of the steps in which the learning rate rises, and falls
 _DEAD_SHARE, _DEAD_ROWS = 0.1, 10_000_000  # a latent is dead that has not fired for so large a share of all rows, or for so many
 _RATE = 5e-4  # of 2^14 latents
-_FORGET = 0.02  # share of the newest batch in the figures that are shown
+_FORGET, _RECENT = 0.02, 5.0  # the figures that are shown are of the last fifth of the steps so far, or of the last fifty
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Training:
             optimizer.state[value] = {name: torch.zeros_like(value) for name in ("exp_avg", "exp_avg_sq")} | {
                 "step": torch.zeros((), device=device if device.type == "cuda" else "cpu")
             }
-        figures = {name: torch.full((), torch.nan, device=device) for name in ("unexplained", "l0")}
+        figures = {name: torch.zeros((), device=device) for name in ("unexplained", "l0", "steps")}
         return cls(spec, weights, architecture, optimizer, figures)
 
     def step(self, x: Tensor, rate: float, dead_after: int) -> None:
@@ -94,9 +94,11 @@ class Training:
         self.optimizer.step()
         weights.decoder.div_(weights.decoder.norm(dim=1, keepdim=True))
         weights.silent.add_(len(x)).masked_fill_(step.fired > 0, 0)
+        self.figures["steps"].add_(1)
+        newest = (_RECENT / self.figures["steps"]).clamp(_FORGET, 1)
         for name, value in (("unexplained", step.unexplained), ("l0", step.l0)):
             running = self.figures[name]
-            running.copy_(torch.where(running.isnan(), value, running.lerp(value, _FORGET)))
+            running.copy_(torch.where(newest < 1, running.lerp(value, newest), value))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name."""
@@ -118,7 +120,8 @@ class Training:
         mean = rows.mean.to(weights.offset)
         spec = self.spec
         dead = int((weights.silent >= schedule.dead_after).sum())
-        said = {name: float(value) for name, value in self.figures.items()} | {"dead": dead, "rms": scale, "mean": rows.mean.tolist()}
+        said: dict[str, Any] = {name: float(self.figures[name]) for name in ("unexplained", "l0")}
+        said |= {"dead": dead, "rms": scale, "mean": rows.mean.tolist()}
         return Dictionary(
             w_enc=weights.encoder.T.contiguous().cpu(),
             b_enc=(weights.bias * scale).cpu(),

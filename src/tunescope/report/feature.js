@@ -105,7 +105,7 @@
     const feature = features[i], parts = [made("h2", "", `Feature ${feature.n}`), facts(feature)];
     if (feature.near.length) {
       const rows = feature.near.map(([name, latent, cosine, chance]) => [`${latent} of ${name}`, cosine, chance]);
-      parts.push(made("h3", "", "Nearest in the base"), table(["feature", "cosine", "floor"], rows));
+      parts.push(made("h3", "", "Nearest in the base"), table(["feature", "cosine", "chance, 1 in 100"], rows));
     }
     if (feature.ends[0]) parts.push(made("div", "two", ends("Promotes", feature.ends[0]), ends("Suppresses", feature.ends[1] || [])));
     if (feature.sets.length > 1) parts.push(made("h3", "", "Fires on"), table(["texts", "density", "documents"], feature.sets));

@@ -94,11 +94,11 @@ def _controls(payload: reading.Payload) -> list[str]:
 
 
 def _control(name: str, rows: list[found.Row]) -> str:
-    rebuilt = [row["r2"]["value"] for row in rows if row.get("r2")]
+    rebuilt, said = [row["r2"]["value"] for row in rows if row.get("r2")], "other batches" if name == "noise" else name
     if not rebuilt:
-        return f"{name} |Δ|/|x| {two_digits(rows[0].get('relative'))}"
+        return f"{said} |Δ|/|x| {two_digits(rows[0].get('relative'))}"
     cosines, floors = ([row[key] for row in rows if row.get(key) is not None] for key in ("one_to_one_cosine", "floor"))
-    return f"{name} R² {_range(rebuilt)}, cosine {_range(cosines)} (floor {_range(floors)})"
+    return f"{said} R² {_range(rebuilt)}, cosine {_range(cosines)} (floor {_range(floors)})"
 
 
 def _range(values: list[float]) -> str:

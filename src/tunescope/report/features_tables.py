@@ -17,8 +17,9 @@ def _figure(row: Row, key: str) -> Row:
 
 
 def quality(payload: Payload) -> list[dict[str, Any]]:
-    """A group a layer: its dictionaries by model and seed, the controls in the same columns."""
-    return [{"layer": layer, "rows": [*_trained(payload, layer), *_controls(payload, layer)]} for layer in found.layers(payload)]
+    """A group a layer: its dictionaries by model and seed, the base's own, the controls in the same columns."""
+    parts = (_trained, _base, _controls)
+    return [{"layer": layer, "rows": [row for part in parts for row in part(payload, layer)]} for layer in found.layers(payload)]
 
 
 def _trained(payload: Payload, layer: int) -> list[dict[str, Any]]:
@@ -32,6 +33,13 @@ def _trained(payload: Payload, layer: int) -> list[dict[str, Any]]:
             cosine = {"cosine": three(near["value"]), "floor": three(near["floor"])} if first and near else {}
             out.append(cells | {"moved": two_digits(moved)} | ({"cosine": MISSING, "floor": ""} | cosine))
     return out
+
+
+def _base(payload: Payload, layer: int) -> list[dict[str, Any]]:
+    """The base's own dictionary on the base's own activations."""
+    rows = [row for row in payload.get("base_quality") or [] if row["layer"] == layer]
+    said = {"name": "the base’s own", "aside": "on the base’s activations", "control": True}
+    return [_cells(row) | said | dict.fromkeys(("cosine", "noise", "moved"), MISSING) | {"floor": ""} for row in rows]
 
 
 def _controls(payload: Payload, layer: int) -> list[dict[str, Any]]:

@@ -45,7 +45,11 @@ def matched_scatter(entry: dict[str, Any], colours: dict[str | None, Series], ta
         axis=amounts(f"change of the whole model, {entry['said']}"),
         scale=alt.Scale(domain=[left, right], nice=False, zero=False),
     )
-    y = alt.Y("gain:Q", axis=amounts(ticks=5, grid=True, signed=True), scale=alt.Scale(domain=[low, high], nice=False, zero=False))
+    y = alt.Y(
+        "gain:Q",
+        axis=amounts(f"gain: {entry['gain_said']}", ticks=5, grid=True, signed=True),
+        scale=alt.Scale(domain=[low, high], nice=False, zero=False),
+    )
     colour = shades()
     told = [
         alt.Tooltip("condition:N"),

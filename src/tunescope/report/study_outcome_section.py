@@ -104,7 +104,9 @@ def _matched_title(entry: dict[str, Any]) -> str:
 
 
 def _matched_parts(entry: dict[str, Any], colours: dict[str | None, Series], sheet: Sheet) -> Iterator[Block]:
-    told = entry | {"said": change(entry["measure"]) + on(entry["texts"])}
+    lower = entry["better"] == "lower"
+    gain = f"{metric(entry['outcome'])}, {'base − tuned, as lower is better' if lower else 'tuned − base'}"
+    told = entry | {"said": change(entry["measure"]) + on(entry["texts"]), "gain_said": gain}
     yield heading(_matched_title(entry))
     yield panels([panel(sheet("matched", matched_scatter, told, colours), "", " ".join(_matched_words(entry)))], "one")
     yield _pairs(entry)

@@ -52,7 +52,8 @@ def progress(payload: Payload) -> str:
     waiting = counts.get("running", 0) + counts.get("queued", 0)
     parts += [f"{count(waiting)} {'is' if waiting == 1 else 'are'} still to come"] if waiting else []
     left = runs.get("left_out") or 0
-    of = f" Rows of {counted(left, 'other run')} in the folder, which the plan that ran last does not have, are left out." if left else ""
+    whose = "were not registered" if payload.get("sealed") else "are not of the plan that ran last"
+    of = f" Rows of {counted(left, 'other run')} in the folder, which {whose}, are left out." if left else ""
     return f"{_joined(parts)}.{of}"
 
 

@@ -70,6 +70,18 @@ def check_sizes(asked: Pretraining, *, where: str) -> None:
         raise InputError(f"{where}: max_length = {asked.max_length} asked for, and max_position_embeddings = {positions}; give as many")
 
 
+def check_options(options: Mapping[str, Any], *, where: str) -> None:
+    """That the numbers of an update rule can be. Raises InputError."""
+    for key, value in options.items():
+        if key not in known.OPTION_RANGES or (key == "tau" and isinstance(value, str)):
+            continue
+        whole, least, included, most = known.OPTION_RANGES[key]
+        fits = _number(value) and (isinstance(value, int) or not whole) and (value >= least if included else value > least)
+        if not fits or value > most or (key == "dropout" and value == most):
+            range_ = f"a {'whole ' if whole else ''}number {'from' if included else 'above'} {least:g}"
+            raise InputError(f"{where}: {key} = {value!r} found; give {range_}{'' if math.isinf(most) else f' to {most:g}'}")
+
+
 def check_amounts(amounts: Mapping[str, float], *, where: str) -> None:
     """That a perturbation can be of these. Raises InputError."""
     for key, value in amounts.items():

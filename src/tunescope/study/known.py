@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -53,6 +54,15 @@ UPDATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "equal-step": ("weight_decay", "on", "tau"),
     }
 )
+
+# The numbers among them: whole or not, the least, whether that itself is allowed, and the most.
+OPTION_RANGES: Mapping[str, tuple[bool, float, bool, float]] = MappingProxyType(
+    {
+        "rank": (True, 1, True, math.inf), "k": (True, 1, True, math.inf), "alpha": (False, 0, False, math.inf),
+        "tau": (False, 0, False, math.inf), "dropout": (False, 0, True, 1), "decay": (False, 0, False, 1),
+        "weight_decay": (False, 0, True, math.inf),
+    }
+)  # fmt: skip
 
 # Kinds of `ts.perturb`: what each takes beside a seed.
 CHANGES: Mapping[str, tuple[str, ...]] = MappingProxyType(

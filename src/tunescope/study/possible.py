@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunescope.errors import InputError, ModelError, UnknownName
 from tunescope.models.families import FAMILIES
 from tunescope.models.pretraining import UNKNOWN, check_pretraining, pretraining_of
 from tunescope.study import known
-from tunescope.study.asked_values import check_amounts, check_excluded, check_schedule, check_sizes, check_target
+from tunescope.study.asked_values import check_amounts, check_excluded, check_options, check_schedule, check_sizes, check_target
 from tunescope.study.embedded import MINILM, PACKAGE
 from tunescope.study.run_spec import KINDS, Change, Model, Objective, Update
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 AT = ("end", "checkpoints")
+_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def check_plan(plan: Plan) -> None:
@@ -62,16 +63,20 @@ def family_of(model: Model, plan: Plan) -> str | None:
         return model.pretrain.family
     if model.place == MINILM:
         return "bert"
-    config = local_folder(model.place, plan.folder) / "config.json"
-    if config.is_file():
-        return json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    return None
+    return _config(model, plan).get("model_type")
 
 
 def layers_of(model: Model, plan: Plan) -> int | None:
-    """How many blocks it has, where the plan, or the recipe of its pretraining, says so."""
+    """How many blocks it has, where the plan, the recipe of its pretraining, or the folder's config.json says so."""
     said = plan.sizes[model.name].layers or (6 if model.place == MINILM else None)
-    return said or (None if model.pretrain is None else model.pretrain.config.get("num_hidden_layers"))
+    config = _config(model, plan) if model.pretrain is None else model.pretrain.config
+    return said or next((config[key] for key in _BLOCKS if isinstance(config.get(key), int)), None)
+
+
+def _config(model: Model, plan: Plan) -> dict[str, Any]:
+    """What the config.json of a local folder says; nothing of a model that is elsewhere."""
+    path = local_folder(model.place, plan.folder) / "config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def local_folder(place: str, folder: Path) -> Path:
@@ -186,6 +191,7 @@ def _check_update(update: Update) -> None:
     if kind not in known.UPDATES or (on_top and on_top != "equal-step"):
         raise UnknownName(f"update rule of {where}", update.update if on_top else rule, [*known.UPDATES, "top-1", "lora+equal-step"])
     named("option", update.options, {*known.UPDATES[kind], *(("tau",) if on_top else ())} - {"on"}, where=where)
+    check_options(update.options, where=f"{where}.options")
     equal = "equal-step" in update.update
     if equal and update.tau is None and "tau" not in update.options:
         raise InputError(f"{where}: equal-step needs the size of its steps; give tau, a number or \"paired\"")

@@ -88,18 +88,18 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
     from tunescope.study.judged import judge
     from tunescope.study.ledger import read_ledger
     from tunescope.study.plan import read_plan
-    from tunescope.study.registered import read_registration
+    from tunescope.study.registered import read_registration, registered_rows
 
     folder = StudyFolder.at(given)
     record, sealed = folder.record(missing_ok=True), read_registration(folder)
     now = None if plan is None else read_plan(plan)
     held = _no_rows() if record is None and sealed is not None else read_ledger(given)
-    rows = _of_now(held, record)
+    rows = _of_now(held, record) if sealed is None else registered_rows(sealed, held)
     judged = judge(given, plan) if (sealed is not None or now is not None) and record is not None else None
     return study_payload(
         rows,
         name=_name(record, sealed),
-        runs=_states(folder) if record is not None else _sealed_runs(sealed),
+        runs=_sealed_runs(sealed, held) if sealed is not None and not _same_runs(sealed, record) else _states(folder),
         left_out=held["run"].nunique() - rows["run"].nunique(),
         plan=_about(sealed, now),
         verdicts=[] if judged is None else [each.describe() for each in judged.verdicts],
@@ -148,9 +148,17 @@ def _states(folder: StudyFolder) -> list[dict[str, Any]]:
     return status(folder).describe()["runs"]
 
 
-def _sealed_runs(sealed: Registration | None) -> list[dict[str, Any]]:
-    runs = () if sealed is None else sealed.runs.values()
-    return [{"name": f"{run['condition']} {run['model']} seed {run['seed']}", "state": "queued"} for run in runs]
+def _same_runs(sealed: Registration, record: Mapping[str, Any] | None) -> bool:
+    return record is not None and {run["run"] for run in record["runs"]} == sealed.runs.keys()
+
+
+def _sealed_runs(sealed: Registration, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The runs that were registered; the plan that ran last in the folder has others, or nothing ran."""
+    done = set(rows["run"])
+    return [
+        {"name": f"{run['condition']} {run['model']} seed {run['seed']}", "state": "done" if hash in done else "queued"}
+        for hash, run in sealed.runs.items()
+    ]
 
 
 def _about(sealed: Registration | None, now: Plan | None) -> dict[str, Any] | None:

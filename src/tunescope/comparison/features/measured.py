@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,11 @@ class BaseSide:
 def quality_rows(rows: PlaceRows, saes: Sequence[Dictionary]) -> list[Row]:
     """One row a dictionary: R², R² about the mean, unexplained share, constant share, active features, dead and density."""
     return [_quality(rows, sae) for sae in saes]
+
+
+def base_quality(rows: PlaceRows, base: BaseSide) -> Row:
+    """The same of the base's dictionary on the base's own activations, held out: what it cannot rebuild there, it is no yardstick for."""
+    return _quality(replace(rows, held=rows.x), base.dictionary)
 
 
 def _quality(rows: PlaceRows, sae: Dictionary) -> Row:

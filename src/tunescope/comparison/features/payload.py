@@ -9,13 +9,23 @@ if TYPE_CHECKING:
 
 SCHEMA = "tunescope.features/1"
 FILE = "features.json"
-SECTIONS = ("quality", "spectrum", "alignment", "verdicts", "flags", "controls", "dictionaries")  # rows, place after place
+SECTIONS = ("base_quality", "quality", "spectrum", "alignment", "verdicts", "flags", "controls", "dictionaries")  # rows, place after place
+GOOD = 0.5  # R² on the base's own activations below which a base dictionary is a weak yardstick
 MOSTLY_CONSTANT = 0.5  # share of E|Δ|² that is one vector, from which a reader must know it
 
 
-def flags_of(aligned: Alignment) -> list[dict[str, Any]]:
-    """What must not be believed alone: the artefact of a pretrained dictionary applied to deltas."""
-    found = []
+_WEAK = (
+    "The base’s dictionary explains R² = {:.2f} of the base’s own held-out activations. What it does not find in Δ may be what it lacks, "
+    "so “new” says little here: train it longer or on more texts, or give a better one with --dictionary."
+)
+
+
+def flags_of(aligned: Alignment, base: dict[str, Any]) -> list[dict[str, Any]]:
+    """What must not be believed alone: the artefact of a pretrained dictionary applied to deltas; a base dictionary that explains little
+    of the base itself. base: its quality there."""
+    found: list[dict[str, Any]] = []
+    if base["r2"]["value"] < GOOD:
+        found.append({"flag": "weak_base_dictionary", "words": _WEAK.format(base["r2"]["value"])})
     if (artefact := aligned.reconstruction.artefact) is not None:
         figures = {"applied": artefact.applied, "recoded": artefact.recoded, "adapter": artefact.adapter}
         found.append({"flag": "artefact", "words": artefact.words, **figures})

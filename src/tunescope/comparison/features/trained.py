@@ -54,7 +54,10 @@ class Trainer:
         except NotEnoughRows as error:
             raise NotEnoughRows(f"{label}: {error}") from error
         pairs = zip(trained, seeds, starts, strict=True)
-        return [replace(one, metadata=one.metadata | {"seed": seed, "start": start}) for one, seed, start in pairs]
+        return [
+            replace(one, name=one.name.replace(f"seed{start}", f"seed{seed}"), metadata=one.metadata | {"seed": seed, "start": start})
+            for one, seed, start in pairs
+        ]
 
     def of_store(self, store: DeltaStore, layer: int, name: str, *, seeds: tuple[int, ...]) -> list[Dictionary]:
         """Of the training rows of one layer and delta."""

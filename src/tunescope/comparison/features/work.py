@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tunescope.comparison.features.control_models import CONTROL
-from tunescope.comparison.features.measured import Alignment, BaseSide, Row, control_row, largest, quality_rows, spectrum_row
+from tunescope.comparison.features.measured import Alignment, BaseSide, Row, base_quality, control_row, largest, quality_rows, spectrum_row
 from tunescope.comparison.features.output import FeatureFolder
 from tunescope.comparison.features.payload import SCHEMA, SECTIONS, flags_of
 from tunescope.comparison.features.request import Request
@@ -99,12 +99,16 @@ class Work:
         at: Row = {"layer": layer, "name": name}
         noise = self._noise_r2(rows)
         aligned = Alignment.of(rows, saes, side, noise_r2=noise, seed=self.request.data_seed)
+        base = next((row for row in found["base_quality"] if row["layer"] == layer), None)
+        if base is None:
+            base = {"layer": layer} | base_quality(rows, side)
+            found["base_quality"].append(base)
         found["quality"] += [at | row for row in quality_rows(rows, saes)]
         found["spectrum"].append(at | spectrum_row(rows.spectrum, name=name, rank=(self.tuned[name].adapter or {}).get("rank")))
         found["alignment"] += [at | row for row in aligned.rows]
         reuse = aligned.reconstruction.reuse
         found["verdicts"].append(at | {"verdict": reuse.verdict, "words": reuse.words, "noise_r2": noise})
-        found["flags"] += [at | flag for flag in flags_of(aligned)]
+        found["flags"] += [at | flag for flag in flags_of(aligned, base)]
         self._read(corpus, rows, saes[0], side, aligned)
         places = keep(saes, self.folder.path, layer=layer, name=name, model=self.base.name)
         found["dictionaries"] += [at | {"seed": sae.metadata["seed"], "folder": place} for sae, place in zip(saes, places, strict=True)]
