@@ -300,7 +300,7 @@ def test_permutation_p_of_a_sure_thing_is_one_over_the_draws_and_one(related):
 
 
 @pytest.mark.parametrize("name", ["nps", "mutual_knn", "trustworthiness", "continuity"])
-@pytest.mark.parametrize("distinct", [3, 10])
+@pytest.mark.parametrize("distinct", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_neighbour_floors_hold_where_rows_repeat(name, distinct):
     """200 rows drawn from a few distinct ones: ties fill the lists and go to the lower index, and unrelated rows share those. The floor is
     ten refits; against thirty others the means differ by four standard errors at most."""

