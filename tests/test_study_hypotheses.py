@@ -25,6 +25,7 @@ from tunescope.study.plan import parse_plan, read_plan
 from tunescope.study.plan_tables import HypothesisTable
 from tunescope.study.registered import read_registration, register, registered_rows
 from tunescope.study.row import Row
+from tunescope.study.run_spec import spec_of
 from tunescope.study.verdicts import FALSIFIED, INVALID, NOT_EVALUABLE, SUPPORTED, verdict, verdicts
 
 NDCG = {"subject": "outcome", "measure": "ndcg@10", "task": "msmarco", "condition": "mlm"}
@@ -439,6 +440,36 @@ def test_a_changed_plan_is_told_field_by_field(sealed):
     assert deviations(found, frame(rows_of(specs)), plan=comment, specs=expand(comment)) == (
         "the plan's text was changed after it was sealed, and neither a run nor a hypothesis of it",
     )
+
+
+def test_a_registered_hypothesis_asks_numbers_of_the_runs_that_record_them(tmp_path):
+    text = PLAN.replace('[[hypotheses]]\nname = "it stays"', NOISE)
+    plan = parse_plan(text, origin="small.toml")
+    specs = expand(plan)
+    found = register(plan, specs, StudyFolder.at(tmp_path / "study"), now=NOON)
+    own = {spec.hash for spec in specs if spec.kind == "perturb"}
+    assert len(own) == 2
+    assert [set(runs) for on, runs in found.planned().items() if on.subject == "cost"] == [own]
+    for spec in specs:
+        assert spec_of(json.loads(json.dumps(spec.describe()))).hash == spec.hash
+
+
+NOISE = """
+[changes]
+noise = { kind = "gaussian", amounts = { sigma = 0.1 } }
+[[runs]]
+kind = "perturb"
+models = ["tiny"]
+changes = ["noise"]
+[[hypotheses]]
+name = "of noise"
+says = "It has its size."
+on = { subject = "cost", measure = "sigma" }
+supported = { above = 0.0 }
+predicted = "supported"
+[[hypotheses]]
+name = "it stays"
+"""
 
 
 def test_other_versions_are_told(sealed):

@@ -272,6 +272,11 @@ REFUSED = [
     (', like = "mlm uniform"', "", "random-direction copies the size of another condition's update"),
     ('like = "mlm uniform"', 'like = "mlm unifrom"', "unknown condition before"),
     ('kind = "perturb"', 'kind = "pertrub"', "unknown kind of runs[2] 'pertrub'; did you mean perturb"),
+    ('[measure]\n', '[measure]\noptions = { layers = [9] }\n', "runs[1].measure.options: layer 9 asked for, and the model has 4 blocks"),
+    ('[measure]\n', '[measure]\noptions = { layers = [-1] }\n', "layers = [-1] found; give whole numbers from 0"),
+    ('[measure]\n', '[measure]\noptions = { dtype = "float17" }\n', "did you mean float16"),
+    ('[measure]\n', '[measure]\noptions = { method = "zzz" }\n', "known: auto, exact, stream"),
+    ("seeds = [0, 1]", "seeds = [-1]", "seeds"),
     ("hidden_size = 32", "hidden_size = 33", "hidden_size = 33 is no multiple of num_attention_heads = 2"),
     ("hidden_size = 32", "hidden_size = 0", "models.tiny-bert.pretrain.config: hidden_size = 0 found; give a whole number from 1"),
     ("hidden_size = 32", "max_position_embeddings = 32", "max_length = 64 asked for, and max_position_embeddings = 32"),
@@ -355,6 +360,10 @@ def test_runs_of_one_name_are_refused():
         ('measure = "cka"', 'measure = "cka", layer = 99', "is about layer 99, and the models it names have 0 to 4"),
         ('measure = "cka"', 'measure = "cka", where = "block 5"', "is about layer 5, and the models it names have 0 to 4"),
         ('measure = "cka"', 'measure = "cka", where = "outptu"', "did you mean output"),
+        ('measure = "cka"', 'measure = "cka", where = "block 3", layer = 2', "give one of them"),
+        ('measure = "cka"', 'measure = "cka", number = "slope", layer = 2', "a slope is over the blocks, and one place has none"),
+        ('measure = "cka"', 'subject = "distance", measure = "cosine", number = "slope"', "a slope is over the blocks"),
+        ('measure = "cka"', 'subject = "outcome", measure = "loss", where = "block 2"', "outcomes of a layer are asked for by layer"),
         ('measure = "cka"', 'measure = "cka", side = "tuned"', "side = 'tuned' is of an outcome"),
         ('measure = "cka"', 'subject = "outcome", measure = "loss", side = "tunde"', "did you mean tuned"),
         ('measure = "cka"', 'subject = "outcome", measure = "loss", side = "base"', "the base has no change"),
@@ -544,7 +553,9 @@ def tells_distance(name):
 
 def test_known_names_are_those_of_the_registries():
     from tunescope.activations.pooling import POOLINGS
+    from tunescope.comparison.diff import METHODS
     from tunescope.geometry.measures import MEASURES
+    from tunescope.models.load import DTYPES
     from tunescope.outcome.ranking import METRICS
     from tunescope.training.gradient_distances import DISTANCES
     from tunescope.training.objectives import OBJECTIVES
@@ -569,6 +580,7 @@ def test_known_names_are_those_of_the_registries():
     } == known.OPTION_RANGES  # fmt: skip
     assert TAKES == known.CHANGES
     assert tuple(MEASURES) == known.MEASURES
+    assert (METHODS, tuple(DTYPES)) == (known.METHODS, known.PRECISIONS)
     assert METRICS == known.RETRIEVAL
     assert set(VIEWS) == set(known.VIEWS)
     assert tuple(DISTANCES) == known.DISTANCES

@@ -69,14 +69,16 @@ def alignment_table(
 
     Args: activations: the spectrum that the random dictionaries are drawn like, one for all or one a label; isotropic without it.
 
-    Raises: InputError (fewer than two dictionaries, an empty group), AlignmentError (widths differ).
+    Raises: InputError (fewer than two dictionaries, an empty group, a label without activations), AlignmentError (widths differ).
     """
     held = {label: [directions(one, f"{label}, {number}") for number, one in enumerate(group)] for label, group in groups.items()}
     if sum(map(len, held.values())) < 2 or not all(held.values()):
         counts = ", ".join(f"{label}: {len(group)}" for label, group in held.items())
         raise InputError(f"dictionaries by group {counts or 'none'}; a table needs two in all, and one in each group")
     labels, size = tuple(held), len(held)
-    likes = [activations.get(label) if isinstance(activations, Mapping) else activations for label in labels]
+    if isinstance(activations, Mapping) and (missing := [label for label in labels if label not in activations]):
+        raise InputError(f"activations of {', '.join(activations) or 'nothing'} given, and none of {', '.join(missing)}; give one a label")
+    likes = [activations[label] if isinstance(activations, Mapping) else activations for label in labels]
     values, floor, spread = (np.full((size, size), np.nan) for _ in range(3))
     for i, j in combinations_with_replacement(range(size), 2):
         first, second = held[labels[i]], held[labels[j]]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tunescope.dictionaries.dictionary import Dictionary
-from tunescope.errors import AlignmentError
+from tunescope.errors import AlignmentError, InputError
 from tunescope.geometry.rows import as_array
 
 _CELLS = 32_000_000  # cosines held at a time
@@ -21,10 +21,13 @@ _CELLS = 32_000_000  # cosines held at a time
 def directions(dictionary: Any, name: str = "dictionary") -> Float[Tensor, "n d"]:
     """Unit decoder rows, float32, on the CPU, of a `Dictionary` or a decoder array (n, d); a row of zeros stays one, at cosine 0 from all.
 
-    Raises: AlignmentError (not a matrix), ActivationError (NaN or Inf; names the row).
+    Raises: AlignmentError (not a matrix), InputError (no latents), ActivationError (NaN or Inf; names the row).
     """
     decoder = dictionary.decoder if isinstance(dictionary, Dictionary) else dictionary
-    return normalize(as_array(decoder, f"the decoder of {name}").float().cpu(), dim=1)
+    rows = as_array(decoder, f"the decoder of {name}")
+    if not len(rows):
+        raise InputError(f"the decoder of {name} has no latents; give one with features")
+    return normalize(rows.float().cpu(), dim=1)
 
 
 def same_width(a: Tensor, b: Tensor) -> None:

@@ -107,7 +107,8 @@ class DictionaryMatch:
     def rows(self, sides: str = "a with b") -> tuple[AlignmentRow, ...]:
         """One-to-one cosine, share of shared pairs, and largest cosine in both directions, each with floor and ceiling."""
         top, chance, at = self.ceiling, self.chance, self.shared_at
-        first, last = sides.split(" with ") if " with " in sides else ("a", "b")
+        first, with_, last = sides.rpartition(" with ")
+        first, last = (first, last) if with_ else ("a", "b")
         tops = (None,) * 4 if top is None else (_mean(top.cosines), top.shared(at), _mean(top.nearest_a), _mean(top.nearest_b))
         near_a, near_b = self.found.nearest_a, self.found.nearest_b
         parts = (
@@ -161,7 +162,12 @@ def match_dictionaries(
     same_width(left, right)
     like = _likes(activations, left.shape[1])
     found, chance = Cosines.of(left, right), _chance(left, right, *like, shared_at=shared_at, draws=draws, seed=seed)
-    ceiling = None if seed_pair is None else Cosines.of(directions(seed_pair[0], "a seed"), directions(seed_pair[1], "a second seed"))
+    ceiling = None
+    if seed_pair is not None:
+        seeds = directions(seed_pair[0], "a seed"), directions(seed_pair[1], "a second seed")
+        for each in seeds:
+            same_width(left, each)
+        ceiling = Cosines.of(*seeds)
     verdict = above(
         _mean(found.cosines), chance.one_to_one[0], sd=chance.one_to_one[1], ceiling=None if ceiling is None else _mean(ceiling.cosines)
     )
@@ -173,6 +179,8 @@ def _likes(activations: Any, width: int) -> tuple[Spectrum | None, Spectrum | No
     if not isinstance(activations, tuple):
         found = activations if activations is None or isinstance(activations, Spectrum) else Spectrum.of(activations)
         activations = (found, found)
+    if len(activations) != 2:
+        raise InputError(f"{len(activations)} sets of activations given; give one for both dictionaries, or one each, (of_a, of_b)")
     first, second = (each if each is None or isinstance(each, Spectrum) else Spectrum.of(each) for each in activations)
     for each in (first, second):
         if each is not None and len(each.mean) != width:

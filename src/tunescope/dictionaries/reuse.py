@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ RULE = (
     f"pretrained features close. Reused: {MOST:.0%} or more; new: {LEAST:.0%} or less; partly reused between. Nothing above its floor: "
     "the adapter's autoencoder explains no more of Δ than one of its size explains of norm-matched noise (where none was trained: "
     f"re-coded, no more than random directions drawn like Δ do), by {SHARE:.0%} of what is left. Undecided: a gap below {ROOM:.0%} of "
-    "the variance, an interval that reaches from reused to new, or an R² whose interval reaches down to that noise."
+    "the variance, an interval that reaches from reused to new, an R² whose interval reaches down to that noise, or no interval at all."
 )
+_ONE = "the held-out rows are of one document, or nearly all their variance is, so there is no interval: too few documents to tell"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def reuse(fvu: Mapping[str, tuple[float, np.ndarray]], *, noise_r2: float | None
         return Reuse(share, UNDECIDED, f"{said}; {unsure}")
     verdict = REUSED if share.value >= MOST else NEW if share.value <= LEAST else PARTLY
     if _reaches_across(share, verdict):
+        if share.low is None:
+            return Reuse(share, UNDECIDED, f"{said}; {_ONE}")
         return Reuse(share, UNDECIDED, f"{said}: {_percent(share.low)} to {_percent(share.high)} of the gap, from new to reused")
     return Reuse(share, verdict, f"{said}: they close {_percent(share.value)} of the gap")
 
@@ -104,15 +108,17 @@ def _reaches_noise(fvu: Mapping[str, tuple[float, np.ndarray]], noise_r2: float 
     """What is said where the documents do not tell the adapter's R² from that of noise (0 at least: the mean alone)."""
     if noise_r2 is None:
         return None
-    r2, chance = Figure.of(1 - fvu["adapter"][0], 1 - fvu["adapter"][1]), max(0.0, noise_r2)
-    if r2.low is None or r2.low > chance:
+    r2, chance = Figure.of(1 - fvu["adapter"][0], 1 - fvu["adapter"][1], bounds=(-math.inf, 1.0)), max(0.0, noise_r2)
+    if r2.low is None or r2.high is None:
+        return _ONE
+    if r2.low > chance:
         return None
     return f"R² is {r2.value:.2f}, from {r2.low:.2f} to {r2.high:.2f} over documents, and {chance:.2f} of noise: too few documents to tell"
 
 
 def _reaches_across(share: Figure, verdict: str) -> bool:
     if share.low is None or share.high is None:
-        return False
+        return True
     return (share.low <= LEAST and (verdict == REUSED or share.high >= MOST)) or (verdict == NEW and share.high >= MOST)
 
 

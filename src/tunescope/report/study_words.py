@@ -52,7 +52,7 @@ def progress(payload: Payload) -> str:
     waiting = counts.get("running", 0) + counts.get("queued", 0)
     parts += [f"{count(waiting)} {'is' if waiting == 1 else 'are'} still to come"] if waiting else []
     left = runs.get("left_out") or 0
-    whose = "were not registered" if payload.get("sealed") else "are not of the plan that ran last"
+    whose = "were not registered" if payload.get("sealed") else "are not of this plan"
     of = f" Rows of {counted(left, 'other run')} in the folder, which {whose}, are left out." if left else ""
     return f"{_joined(parts)}.{of}"
 
@@ -102,7 +102,8 @@ def _outcomes(payload: Payload) -> Iterator[str]:
 def _near(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """Pairs of conditions that moved about equally far."""
     moved = {point["condition"]: point["drift"] for point in entry["points"]}
-    return [pair for pair in entry["pairs"] or [] if _alike(moved[pair["a"]], moved[pair["b"]])]
+    known = [pair for pair in entry["pairs"] or [] if {pair["a"], pair["b"]} <= moved.keys()]  # of some only a checkpoint is known
+    return [pair for pair in known if _alike(moved[pair["a"]], moved[pair["b"]])]
 
 
 def _apart(pair: dict[str, Any], entry: dict[str, Any]) -> str:

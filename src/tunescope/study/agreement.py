@@ -13,6 +13,7 @@ from tunescope.study.row import COLUMNS, KEY
 if TYPE_CHECKING:
     import pyarrow
 
+TINY = 1e-9  # what is smaller is rounding of 0
 AGREE = 1e-6  # relative; float32 sums in another order, of another processor or library, differ by less
 # What two measurements of one number must agree in; names, versions and costs may differ between machines.
 _OF_VALUE = ("change", "low", "high", "null")  # of the value's size before they are subtracted: near 0 they are its noise
@@ -69,7 +70,7 @@ def _check(table: pyarrow.Table, order: np.ndarray, again: np.ndarray, agree: fl
         size = np.maximum(np.abs(a), np.abs(b))
         size = np.fmax(size, values) if name in _OF_VALUE else size
         with np.errstate(invalid="ignore"):
-            gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b) / np.maximum(size, 1e-12))
+            gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b) / np.maximum(size, TINY))
         gap = np.where(np.isnan(gap), np.inf, gap)
         if len(gap) and gap.max() > worst:
             worst, where = float(gap.max()), (int(gap.argmax()), name)

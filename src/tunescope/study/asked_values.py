@@ -98,6 +98,8 @@ def check_measurement(asked: Measurement, *, where: str) -> None:
         if twice is not None:
             raise InputError(f"{where}.{key}: '{twice}' is named twice; name it once")
     _named("pooling", [asked.options[key] for key in ("pooling",) if key in asked.options], known.POOLINGS, f"{where}.options")
+    for key, choices in (("dtype", known.PRECISIONS), ("method", known.METHODS)):
+        _named(key, [asked.options[key]] if key in asked.options else [], choices, f"{where}.options")
     for key, least in (("batch_size", 1), ("max_length", 1)):
         value = asked.options.get(key, least)
         if not (_number(value) and isinstance(value, int) and value >= least):
@@ -108,6 +110,16 @@ def check_measurement(asked: Measurement, *, where: str) -> None:
         prompted = next((source for source in sources if source.prompt is not None), None)
         if prompted is not None:
             raise InputError(f"{where}.{key}: sources.{prompted.name} has a prompt, which {key} puts before nothing; name one without")
+
+
+def check_layers(asked: Measurement, count: int | None, *, where: str) -> None:
+    """That the model has the layers that are read. count: its blocks, None where that is not known. Raises InputError."""
+    layers = asked.options.get("layers", [])
+    given = layers if isinstance(layers, list) else [layers]
+    if not all(isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 for layer in given):
+        raise InputError(f"{where}.options: layers = {layers!r} found; give whole numbers from 0, such as [3, 6]")
+    if count is not None and given and max(given) > count:
+        raise InputError(f"{where}.options: layer {max(given)} asked for, and the model has {count} blocks")
 
 
 def check_labels(source: Source, *, where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.study import known
-from tunescope.study.asked_values import check_labels, check_length, check_measurement
+from tunescope.study.asked_values import check_labels, check_layers, check_length, check_measurement
 from tunescope.study.controlled import check_claims
 from tunescope.study.jobs import jobs_of
 from tunescope.study.local_content import LocalContent
@@ -62,6 +62,7 @@ class _Maker:
     def _spec(self, block: Block, chosen: Mapping[str, Any], done: Mapping[tuple[str, str, int], RunSpec], where: str) -> RunSpec:
         model = self.content.model(self.plan.models[chosen["model"]])
         measurement = self._measurement(block, chosen["anchors"], where)
+        check_layers(measurement, layers_of(model, self.plan), where=f"{where}.measure")
         spec = RunSpec(block.kind, self._condition(block, chosen), model, measurement, seed=chosen["seed"], regime=block.regime)
         if chosen["objective"]:
             objective = self._objective(chosen, where)

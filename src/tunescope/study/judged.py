@@ -54,7 +54,7 @@ def judge(path: str | Path, plan: str | Path | None = None) -> Judged:
         if not folder.finished():
             folder.record()  # a folder that is no study's is said to be none
         raise InputError(f"nothing was registered in '{path}'; give the plan to be judged with --plan, its verdicts are exploratory then")
-    specs = () if now is None else _specs(now)
+    specs = () if now is None else specs_of(now)
     rows = read_ledger(path)
     departed = (*deviations(sealed, rows, plan=now, specs=specs), *begun_before(sealed, folder))
     if sealed is None:
@@ -65,7 +65,7 @@ def judge(path: str | Path, plan: str | Path | None = None) -> Judged:
     return Judged(sealed.study, sealed.sealed, sealed.hash, departed, sealed.warnings, found)
 
 
-def _specs(plan: Plan) -> tuple[RunSpec, ...]:
+def specs_of(plan: Plan) -> tuple[RunSpec, ...]:
     """Its runs; none where a data file is gone, since they cannot be compared with the sealed ones then."""
     lenient = LocalContent(plan.folder, lenient=True)
     expand(plan, content=lenient)

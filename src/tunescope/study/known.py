@@ -103,6 +103,7 @@ SCHEDULE = (
 )  # fmt: skip
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("float32", "bfloat16", "float16")
+METHODS = ("auto", "exact", "stream")
 POOLINGS = ("mean", "cls", "last", "none")
 PLACES = ("embeddings", "final", "output")  # beside "block 1", "block 2", …
 SIDES = ("base", "tuned")

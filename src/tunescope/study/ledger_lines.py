@@ -88,8 +88,10 @@ def parse_lines(content: bytes, *, name: str) -> pyarrow.Table:
     if not content.strip():
         return arrow_schema().empty_table()
     how = arrow_json.ParseOptions(explicit_schema=arrow_schema(), unexpected_field_behavior="error")
+    longest = max(map(len, content.splitlines()))
+    read = arrow_json.ReadOptions(block_size=max(1 << 20, 2 * longest))  # a line must lie in two blocks at most
     try:
-        table = arrow_json.read_json(pyarrow.BufferReader(content), parse_options=how)
+        table = arrow_json.read_json(pyarrow.BufferReader(content), parse_options=how, read_options=read)
     except pyarrow.ArrowInvalid as error:
         raise _what_is_wrong(content, name=name, said=str(error)) from error
     return of_this_schema(table, name=name)
@@ -114,8 +116,10 @@ def _untorn(content: bytes, *, name: str) -> bytes:
         return content
     whole, newline, last = content.rpartition(b"\n")
     try:
-        json.loads(last)
+        whole_row = isinstance(json.loads(last), dict)
     except ValueError:
+        whole_row = False
+    if not whole_row:
         warnings.warn(f"{name}: the last line is torn and was left out; tunescope study run does its run again", stacklevel=4)
         return whole + newline
     return content

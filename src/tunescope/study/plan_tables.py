@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunescope.errors import InputError, UnknownName
 
 SCHEMA = "tunescope.plan/1"
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Table(BaseModel):
@@ -104,7 +105,7 @@ class RunsTable(Table):
     corpora: list[str] = []
     views: list[str] = []
     anchors: list[list[str]] = []
-    seeds: list[int] | None = None
+    seeds: list[Seed] | None = None
     condition: str | None = None
     regime: str | None = None
     schedule: dict[str, Any] = {}
@@ -173,7 +174,7 @@ class PlanTable(Table):
     plan: str = SCHEMA  # the schema
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     about: str = ""
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     sources: dict[str, SourceTable] = {}
     models: dict[str, ModelTable]
     objectives: dict[str, ObjectiveTable] = {}

@@ -107,6 +107,8 @@ def _outcome(selection: Selection, specs: tuple[RunSpec, ...], where: str) -> No
     measures = tasks[selection.task] if selection.task is not None else next(iter(tasks.values()))
     if selection.measure not in measures:
         raise UnknownName(f"measure of {where} among those the plan records", selection.measure, measures)
+    if selection.layer is not None and selection.measure not in known.PROBES:
+        raise InputError(f"{where}: {selection.measure} is of the whole model, and layer = {selection.layer} asked for; leave it out")
 
 
 def _distance(selection: Selection, specs: tuple[RunSpec, ...], where: str) -> None:
@@ -162,7 +164,7 @@ def _check_paired(on: Selection, minus: Selection, specs: tuple[RunSpec, ...], w
     """That each side of a difference has one run a seed, and both the same seeds."""
     seeds = []
     for side, selection in (("on", on), ("minus", minus)):
-        found = [spec for spec in selected(selection, specs) if _records(selection, spec)]
+        found = [spec for spec in selected(selection, specs) if records(selection, spec)]
         numbers = [spec.seed for spec in found]
         twice = next((seed for seed in numbers if numbers.count(seed) > 1), None)
         if twice is not None:
@@ -174,9 +176,11 @@ def _check_paired(on: Selection, minus: Selection, specs: tuple[RunSpec, ...], w
         raise InputError(f"{where}: a difference is taken seed by seed, and on has seeds {told}, minus {other}; give both the same")
 
 
-def _records(selection: Selection, spec: RunSpec) -> bool:
+def records(selection: Selection, spec: RunSpec) -> bool:
     """Whether a run writes rows of what is selected."""
     asked = spec.measurement
+    if selection.at != END and (spec.kind != "tune" or asked.at != "checkpoints"):
+        return False
     if selection.subject == "geometry":
         anchors = (None, *(source.name for source in asked.texts))
         return spec.kind != "features" and selection.measure in (*asked.measures, "cka") and selection.texts in anchors
@@ -185,7 +189,9 @@ def _records(selection: Selection, spec: RunSpec) -> bool:
         return any(selection.measure in tasks[task] for task in tasks if selection.task in (None, task))
     if selection.subject == "distance":
         return spec.kind == "tune" and asked.distances
-    return spec.kind == ("features" if selection.subject == "features" else "perturb")
+    if selection.subject == "cost":
+        return spec.change is not None and selection.measure in _amounts(spec.change)
+    return spec.kind == "features"
 
 
 def _check_one(what: str, asked: str | None, have: Iterable[str], where: str) -> None:
@@ -211,7 +217,7 @@ def _check_when(selection: Selection, specs: tuple[RunSpec, ...], where: str) ->
             f"{where} is about epoch {selection.at:g}, and '{steps.condition}' of {steps.model.name} is given in steps; "
             f"give its length in epochs, or ask for \"{END}\""
         )
-    points = {point for spec in trained for point in (*spec.schedule.get("checkpoints", ()), spec.schedule.get("epochs", 1))}
+    points = {point for spec in trained for point in (*spec.schedule.get("checkpoints", ()), spec.schedule.get("epochs", 1)) if point > 0}
     if selection.at not in points:
         told = ", ".join(f"{point:g}" for point in sorted(points))
         raise InputError(f"{where} is about epoch {selection.at:g}, and models are kept at {told}")

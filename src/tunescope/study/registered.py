@@ -16,7 +16,8 @@ from tunescope.study.folder import PLAN, REGISTRATION, StudyFolder
 from tunescope.study.hypotheses import Hypothesis, Selection, hypothesis_of
 from tunescope.study.names import renamed
 from tunescope.study.plan import Plan
-from tunescope.study.run_spec import RunSpec
+from tunescope.study.recorded import data_of, records, update_of
+from tunescope.study.run_spec import RunSpec, spec_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,10 +55,11 @@ class Registration:
     def planned(self) -> dict[Selection, dict[str, str]]:
         """Of which runs every selection of a hypothesis must have a number, by hash and name: what `verdicts` takes."""
         axes = ("model", "condition", "objective", "update", "data")
+        specs = {hash: spec_of(run["spec"]) for hash, run in self.runs.items()}
         return {
             selection: {
                 hash: f"{run['condition']} of {run['model']} seed {run['seed']}" for hash, run in self.runs.items()
-                if all(getattr(selection, axis) in (None, run[axis]) for axis in axes) and _records(selection.subject, run)
+                if all(getattr(selection, axis) in (None, run[axis]) for axis in axes) and records(selection, specs[hash])
             }
             for hypothesis in self.hypotheses for selection in hypothesis.selections
         }  # fmt: skip
@@ -127,18 +129,9 @@ def registered_rows(registration: Registration, rows: pd.DataFrame) -> pd.DataFr
 
 
 def _told(spec: RunSpec) -> dict[str, Any]:
-    from tunescope.study.recorded import data_of, update_of
-
     objective = None if spec.objective is None else spec.objective.name
     named = {"condition": spec.condition, "model": spec.model.name, "seed": spec.seed, "kind": spec.kind}
     return _as_read({**named, "objective": objective, "update": update_of(spec), "data": data_of(spec), "spec": spec.describe()})
-
-
-def _records(subject: str, run: Mapping[str, Any]) -> bool:
-    """Whether runs of this kind have rows of this subject at all."""
-    if subject == "features":
-        return run["kind"] == "features"
-    return run["kind"] != "features" and (subject != "distance" or run["spec"]["measurement"]["distances"])
 
 
 def _as_read(content: Any) -> Any:

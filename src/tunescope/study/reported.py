@@ -87,19 +87,21 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
     from tunescope.study.folder import StudyFolder
     from tunescope.study.judged import judge
     from tunescope.study.ledger import read_ledger
+    from tunescope.study.names import renamed
     from tunescope.study.plan import read_plan
-    from tunescope.study.registered import read_registration, registered_rows
+    from tunescope.study.registered import read_registration
 
     folder = StudyFolder.at(given)
     record, sealed = folder.record(missing_ok=True), read_registration(folder)
     now = None if plan is None else read_plan(plan)
     held = _no_rows() if record is None and sealed is not None else read_ledger(given)
-    rows = _of_now(held, record) if sealed is None else registered_rows(sealed, held)
+    runs = _runs_of(sealed, now, record)
+    rows = renamed(held, runs) if runs else held
     judged = judge(given, plan) if (sealed is not None or now is not None) and record is not None else None
     return study_payload(
         rows,
         name=_name(record, sealed),
-        runs=_sealed_runs(sealed, held) if sealed is not None and not _same_runs(sealed, record) else _states(folder),
+        runs=_states_of(runs, folder, record, held),
         left_out=held["run"].nunique() - rows["run"].nunique(),
         plan=_about(sealed, now),
         verdicts=[] if judged is None else [each.describe() for each in judged.verdicts],
@@ -109,12 +111,15 @@ def _of_folder(given: str | Path, plan: str | Path | None) -> dict[str, Any]:
     ) | {"source": str(given)}
 
 
-def _of_now(rows: pd.DataFrame, record: Mapping[str, Any] | None) -> pd.DataFrame:
-    """Rows of the runs that the study has now, by the names they have now; those of an earlier plan in the same folder are left out."""
-    from tunescope.study.names import renamed
+def _runs_of(sealed: Registration | None, now: Plan | None, record: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """The runs that are reported, by hash with their specs: those registered, else of the plan at hand, else of the plan that ran last."""
+    from tunescope.study.judged import specs_of
 
-    runs = {} if record is None else {run["run"]: run["spec"] for run in record["runs"] if "spec" in run}
-    return renamed(rows, runs) if runs else rows
+    if sealed is not None:
+        return {hash: run["spec"] for hash, run in sealed.runs.items()}
+    if now is not None and (specs := specs_of(now)):
+        return {spec.hash: spec.describe() for spec in specs}
+    return {} if record is None else {run["run"]: run["spec"] for run in record["runs"] if "spec" in run}
 
 
 def _planned(given: str | Path) -> dict[str, Any]:
@@ -148,16 +153,16 @@ def _states(folder: StudyFolder) -> list[dict[str, Any]]:
     return status(folder).describe()["runs"]
 
 
-def _same_runs(sealed: Registration, record: Mapping[str, Any] | None) -> bool:
-    return record is not None and {run["run"] for run in record["runs"]} == sealed.runs.keys()
-
-
-def _sealed_runs(sealed: Registration, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The runs that were registered; the plan that ran last in the folder has others, or nothing ran."""
+def _states_of(
+    runs: Mapping[str, Mapping[str, Any]], folder: StudyFolder, record: Mapping[str, Any] | None, rows: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """How far the runs are, as the folder tells; where it tells of others, which plan ran last, by their rows alone."""
+    if record is not None and (not runs or runs.keys() == {run["run"] for run in record["runs"]}):
+        return _states(folder)
     done = set(rows["run"])
     return [
-        {"name": f"{run['condition']} {run['model']} seed {run['seed']}", "state": "done" if hash in done else "queued"}
-        for hash, run in sealed.runs.items()
+        {"name": f"{spec['condition']} {spec['model']['name']} seed {spec['seed']}", "state": "done" if hash in done else "queued"}
+        for hash, spec in runs.items()
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -144,6 +145,30 @@ class RunSpec:
     def needs(self) -> tuple[str, ...]:
         """Hashes of the runs that must be finished before this one."""
         return (self.change.like,) if self.change is not None and self.change.like else ()
+
+
+def spec_of(described: Mapping[str, Any]) -> RunSpec:
+    """The run that `RunSpec.describe` told of, as JSON gives it back."""
+    asked = described["measurement"]
+    lists = {key: tuple(Source(**each) for each in asked[key]) for key in ("texts", "labels", "retrieval", "lm")}
+    objective, update, change = (described[key] for key in ("objective", "update", "change"))
+    if objective is not None:
+        read = {key: None if objective[key] is None else Source(**objective[key]) for key in ("texts", "pairs")}
+        objective = Objective(**{**objective, **read})
+    return RunSpec(**{
+        **described,
+        "model": _model_of(described["model"]),
+        "measurement": Measurement(**{**asked, **lists, "measures": tuple(asked["measures"])}),
+        "objective": objective,
+        "update": None if update is None else Update(**update),
+        "change": None if change is None else Change(**change),
+        "tuned": tuple(map(_model_of, described["tuned"])),
+    })  # fmt: skip
+
+
+def _model_of(told: Mapping[str, Any]) -> Model:
+    made = told["pretrain"]
+    return Model(**{**told, "pretrain": None if made is None else Pretraining(**{**made, "texts": Source(**made["texts"])})})
 
 
 def _bare(described: Any) -> Any:

@@ -92,6 +92,8 @@ def anchors(tables: DriftTables) -> Found:
     """CKA's order of the conditions on anchors A and B."""
     pairs = analyses.anchor_robustness(tables.anchors, measure="cka").pairs
     line = pairs[(pairs["a"] == "msmarco") & (pairs["b"] == "nfcorpus")].iloc[0]
+    if line.rho is None or line.rho != line.rho:  # None among numbers is NaN in a data frame
+        raise NotEnoughRows(_NO_ORDER)
     off = [f"ρ is {printed(line.rho, 3)}, not {_RHO}"] if printed(line.rho, 3) != _RHO else []
     off += [f"p is {printed(line.p, 4)}, not below {_BELOW}"] if line.p >= float(_BELOW) else []
     figures = {"rho": float(line.rho), "p": float(line.p), "n": int(line.n)}
@@ -107,9 +109,12 @@ CLAIMS = (
 )
 
 
+_NO_ORDER = "there is no correlation: one side is the same everywhere"
+
+
 def _tested(rho: float | None, p: float | None, places: int) -> str:
     if rho is None or p is None:
-        raise NotEnoughRows("there is no correlation: one side is the same everywhere")
+        raise NotEnoughRows(_NO_ORDER)
     return f"{printed(rho, 3)}, p {printed(p, places)}"
 
 
