@@ -154,8 +154,6 @@ def hypothesis_of(given: Mapping[str, Any]) -> Hypothesis:
     falsified = None if given.get("falsified") is None else _region(given["falsified"], where=f"{name}, falsified")
     if minus is not None and BASE_INTERVAL in (supported.within, None if falsified is None else falsified.within):
         raise InputError(f"hypothesis '{name}': a difference of two numbers has no {BASE_INTERVAL}; give bounds, or leave minus out")
-    if on.subject == "outcome" and on.number == "value" and BASE_INTERVAL in (supported.within, falsified and falsified.within):
-        raise InputError(f"hypothesis '{name}': the {BASE_INTERVAL} is of a change, and the value is asked for; ask for the change")
     if given.get("over", OVER[0]) not in OVER:
         raise UnknownName(f"way to take the runs of hypothesis '{name}' together", given["over"], OVER)
     if falsified is not None and _meet(supported, falsified):
@@ -193,13 +191,6 @@ def _check_place(asked: Selection, where: str) -> None:
     """That there are rows of its place and side, and that they have its number."""
     if asked.where is not None and asked.where not in PLACES and not re.fullmatch(r"block [1-9]\d*", asked.where):
         raise UnknownName(f"where of hypothesis '{where}'", asked.where, [*PLACES, "block 1"])
-    if asked.where is not None and asked.layer is not None:
-        raise InputError(f"hypothesis '{where}': where = '{asked.where}' and layer = {asked.layer} asked for; give one of them")
-    if asked.number == "slope" and (asked.subject != "geometry" or asked.where is not None or asked.layer is not None):
-        of = f"a {asked.subject}" if asked.subject != "geometry" else "one place"
-        raise InputError(f"hypothesis '{where}': a slope is over the blocks, and {of} has none; ask for the change")
-    if asked.subject == "outcome" and asked.where not in (None, "output"):
-        raise InputError(f"hypothesis '{where}': outcomes of a layer are asked for by layer, not where = '{asked.where}'")
     if asked.side is not None and asked.side not in SIDES:
         raise UnknownName(f"side of hypothesis '{where}'", asked.side, SIDES)
     if asked.side is not None and asked.subject != "outcome":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from tunescope.errors import InputError, UnknownName
 from tunescope.study import known
-from tunescope.study.hypotheses import END, Hypothesis, Selection
+from tunescope.study.hypotheses import BASE_INTERVAL, END, Hypothesis, Selection
 from tunescope.study.run_spec import Change, RunSpec
 
 
@@ -23,6 +23,9 @@ def check_hypotheses(hypotheses: Iterable[Hypothesis], specs: Iterable[RunSpec],
         raise InputError(f"two hypotheses are called '{twice}'; give each a name of its own")
     for hypothesis in hypotheses:
         where = f"hypothesis '{hypothesis.name}'"
+        regions = (hypothesis.supported, hypothesis.falsified)
+        if hypothesis.on.number == "value" and hypothesis.on.subject == "outcome" and any(each and each.within for each in regions):
+            raise InputError(f"{where}: the {BASE_INTERVAL} is of a change, and the value is asked for; ask for the change")
         for selection in hypothesis.selections:
             check_selection(selection, specs, where=where, layers=layers)
         if hypothesis.minus is not None:
@@ -33,6 +36,7 @@ def check_selection(
     selection: Selection, specs: tuple[RunSpec, ...], *, where: str, layers: Mapping[str, int] | None = None
 ) -> tuple[RunSpec, ...]:
     """The runs whose rows it reads. Raises as `check_hypotheses`."""
+    _check_place(selection, where)
     found = selected(selection, specs, where=where)
     checks: dict[str, Callable[[Selection, tuple[RunSpec, ...], str], None]] = {
         "geometry": _geometry, "outcome": _outcome, "distance": _distance, "features": _features, "cost": _cost
@@ -140,6 +144,16 @@ def _cost(selection: Selection, specs: tuple[RunSpec, ...], where: str) -> None:
 
 def _amounts(change: Change) -> tuple[str, ...]:
     return tuple(change.amounts) if change.to is None else tuple(set(known.CHANGES[change.kind]) & set(known.PARAMETERS))
+
+
+def _check_place(asked: Selection, where: str) -> None:
+    """That there are rows of its place: what is asked of a place that has none can never be answered."""
+    if asked.where is not None and asked.layer is not None:
+        raise InputError(f"{where}: where = '{asked.where}' and layer = {asked.layer} asked for; give one of them")
+    if asked.number == "slope" and (asked.subject != "geometry" or asked.where is not None or asked.layer is not None):
+        raise InputError(f"{where}: a slope is of geometry, over all blocks; ask for the change, or leave layer and where out")
+    if asked.subject == "outcome" and asked.where not in (None, "output"):
+        raise InputError(f"{where}: outcomes of a layer are asked for by layer, not by where = '{asked.where}'")
 
 
 def _check_layer(selection: Selection, specs: tuple[RunSpec, ...], layers: Mapping[str, int], where: str) -> None:
