@@ -21,7 +21,7 @@ from tunescope.models.quiet import quietly
 SAME = 0.01  # R² that differ by no more are alike
 _SINK = 10.0  # times the median norm (Sun et al. 2024, arXiv:2402.17762)
 _ENTRIES = 2**26  # of feature activations written out at a time: 256 MB
-_GOOD, _NEAR, _FAR = 0.5, 1.5, 3.0  # an R² to expect of any dictionary; factors by which an L0 may differ
+GOOD, _NEAR, _FAR = 0.5, 1.5, 3.0  # an R² to expect of any dictionary; factors by which an L0 may differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +130,8 @@ def _fit(dictionary: Dictionary, quality: Quality, figures: dict[str, Any]) -> C
     lost = next((float(said[name]) for name in ("fvu", "unexplained") if isinstance(said.get(name), int | float)), None)
     declared = declared if lost is None or declared is not None else 1 - lost
     figures["r2_declared"] = declared
-    least = _GOOD if declared is None else declared - 0.05
-    expected = f"not declared; {number(_GOOD)} or more is usual" if declared is None else f"{number(declared)}, as declared"
+    least = GOOD if declared is None else declared - 0.05
+    expected = f"not declared; {number(GOOD)} or more is usual" if declared is None else f"{number(declared)}, as declared"
     todo = "other texts than it was trained on lower it; if these are of the same kind, see the other rows"
     if quality.r2.value >= least:
         return Check("R²", found, expected, "ok")

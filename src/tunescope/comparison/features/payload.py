@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tunescope.dictionaries.doctor_rows import GOOD
+
 if TYPE_CHECKING:
     from tunescope.comparison.features.measured import Alignment
 
 SCHEMA = "tunescope.features/1"
 FILE = "features.json"
 SECTIONS = ("base_quality", "quality", "spectrum", "alignment", "verdicts", "flags", "controls", "dictionaries")  # rows, place after place
-GOOD = 0.5  # R² on the base's own activations below which a base dictionary is a weak yardstick
 MOSTLY_CONSTANT = 0.5  # share of E|Δ|² that is one vector, from which a reader must know it
 
 
